@@ -1,0 +1,5 @@
+//! CPU kernels: vector code by instruction set, matrix products, threads.
+
+pub(crate) mod gemm;
+pub(crate) mod math;
+pub(crate) mod simd;

@@ -1,0 +1,21 @@
+//! Device choice, named random streams, gradient checks and fused differentiable operations.
+//!
+//! Each operation stands in a file of its own and has two forms: the plain composition of tensor-library operations,
+//! which is its specification and runs on every device, and a CPU kernel with a hand-written backward pass. Tests hold
+//! the second against the first. Indices, positions and masks are host data: they come from batches and never need a gradient.
+
+pub mod activation;
+pub mod adamw;
+pub mod attention;
+mod cpu;
+pub mod cross_entropy;
+pub mod device;
+pub mod embedding;
+pub mod gradcheck;
+pub mod linear;
+pub mod norm;
+pub mod rng;
+pub mod rope;
+mod tape;
+
+pub use cpu::simd::{Level, force_level, level};

@@ -1,0 +1,236 @@
+//! Linear map with an optional bias.
+//!
+//! # What it computes
+//! `y = x W^T + b` for weights stored [out, in] (PyTorch's layout), or `y = x W + b` for weights stored [in, out] (GPT-2's).
+// R rows (all leading dimensions), K inputs, N outputs
+
+use burn::tensor::Tensor;
+use burn_flex::FlexTensor;
+use rayon::prelude::*;
+
+use crate::cpu::gemm::{Threads, View, buffer, matmul};
+use crate::tape::{Kernel, apply, cpu_tensor, dims, numbers, tensor};
+
+/// How a weight matrix is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// [out, in]
+    OutIn,
+    /// [in, out]
+    InOut,
+}
+
+#[derive(Debug, Clone)]
+struct Linear {
+    layout: Layout,
+}
+
+impl Linear {
+    fn sizes(&self, weight: &FlexTensor) -> (usize, usize) {
+        let d = dims(weight);
+        match self.layout {
+            Layout::OutIn => (d[1], d[0]),
+            Layout::InOut => (d[0], d[1]),
+        }
+    }
+
+    /// The weight as [in, out].
+    fn view<'a>(&self, weight: &'a FlexTensor) -> View<'a> {
+        let (k, n) = self.sizes(weight);
+        match self.layout {
+            Layout::OutIn => View::rows(numbers(weight), k).t(),
+            Layout::InOut => View::rows(numbers(weight), n),
+        }
+    }
+
+    fn product(&self, x: &FlexTensor, weight: &FlexTensor, bias: Option<&FlexTensor>) -> FlexTensor {
+        let (k, n) = self.sizes(weight);
+        let mut shape = dims(x);
+        let rows: usize = shape[..shape.len() - 1].iter().product();
+        let mut out = buffer(rows * n);
+        if let Some(bias) = bias {
+            let bias = numbers(bias);
+            out.par_chunks_mut((n * 64).max(1)).for_each(|rows| {
+                for row in rows.chunks_exact_mut(n) {
+                    row.copy_from_slice(bias);
+                }
+            });
+        }
+        let x = View::rows(numbers(x), k);
+        matmul([rows, n, k], x, self.view(weight), &mut out, n, bias.is_some(), Threads::All);
+        if let Some(last) = shape.last_mut() {
+            *last = n;
+        }
+        tensor(&shape, out)
+    }
+
+    fn gradients(
+        &self,
+        x: &FlexTensor,
+        weight: &FlexTensor,
+        grad: &FlexTensor,
+        needs: [bool; 3],
+    ) -> [Option<FlexTensor>; 3] {
+        let (k, n) = self.sizes(weight);
+        let rows = numbers(x).len() / k.max(1);
+        let grad_view = View::rows(numbers(grad), n);
+        let dx = needs[0].then(|| {
+            let mut out = buffer(rows * k);
+            matmul([rows, k, n], grad_view, self.view(weight).t(), &mut out, k, false, Threads::All);
+            tensor(&dims(x), out)
+        });
+        let dw = needs[1].then(|| {
+            let mut out = buffer(k * n);
+            let x = View::rows(numbers(x), k);
+            match self.layout {
+                Layout::OutIn => matmul([n, k, rows], grad_view.t(), x, &mut out, k, false, Threads::All),
+                Layout::InOut => matmul([k, n, rows], x.t(), grad_view, &mut out, n, false, Threads::All),
+            }
+            tensor(&dims(weight), out)
+        });
+        let db = needs[2].then(|| tensor(&[n], column_sums(numbers(grad), n)));
+        [dx, dw, db]
+    }
+}
+
+/// Sums over rows of a row-major matrix, in an order that no number of threads changes.
+pub(crate) fn column_sums(x: &[f32], columns: usize) -> Vec<f32> {
+    const ROWS: usize = 128;
+    let partial: Vec<Vec<f32>> = x
+        .par_chunks((columns * ROWS).max(1))
+        .map(|rows| {
+            let mut sum = vec![0f32; columns];
+            for row in rows.chunks_exact(columns) {
+                for (s, x) in sum.iter_mut().zip(row) {
+                    *s += x;
+                }
+            }
+            sum
+        })
+        .collect();
+    add_in_order(partial, columns)
+}
+
+/// Adds vectors one after the other.
+pub(crate) fn add_in_order(parts: Vec<Vec<f32>>, len: usize) -> Vec<f32> {
+    let mut parts = parts.into_iter();
+    let mut total = parts.next().unwrap_or_else(|| vec![0.0; len]);
+    for part in parts {
+        for (t, x) in total.iter_mut().zip(&part) {
+            *t += x;
+        }
+    }
+    total
+}
+
+impl Kernel<2> for Linear {
+    type Saved = (FlexTensor, FlexTensor);
+
+    fn forward(&self, [x, weight]: [FlexTensor; 2]) -> (FlexTensor, Self::Saved) {
+        (self.product(&x, &weight, None), (x, weight))
+    }
+
+    fn backward(&self, (x, weight): Self::Saved, grad: FlexTensor, needs: [bool; 2]) -> [Option<FlexTensor>; 2] {
+        let [dx, dw, _] = self.gradients(&x, &weight, &grad, [needs[0], needs[1], false]);
+        [dx, dw]
+    }
+}
+
+impl Kernel<3> for Linear {
+    type Saved = (FlexTensor, FlexTensor);
+
+    fn forward(&self, [x, weight, bias]: [FlexTensor; 3]) -> (FlexTensor, Self::Saved) {
+        (self.product(&x, &weight, Some(&bias)), (x, weight))
+    }
+
+    fn backward(&self, (x, weight): Self::Saved, grad: FlexTensor, needs: [bool; 3]) -> [Option<FlexTensor>; 3] {
+        self.gradients(&x, &weight, &grad, needs)
+    }
+}
+
+/// `x` [.., K] times a weight of the given layout, plus an optional bias [N]: [.., N].
+///
+/// # Panics
+/// When the sizes do not fit; models check their shapes when they are built or loaded.
+pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>, layout: Layout) -> Tensor<D> {
+    let inputs = match layout {
+        Layout::OutIn => weight.dims()[1],
+        Layout::InOut => weight.dims()[0],
+    };
+    assert_eq!(x.dims()[D - 1], inputs, "linear: {:?} does not fit weight {:?}", x.dims(), weight.dims());
+    let kernel = Linear { layout };
+    let fused = match &bias {
+        None => apply::<_, 2, D>(kernel, [cpu_tensor(x.clone()), cpu_tensor(weight.clone())]),
+        Some(bias) => {
+            apply::<_, 3, D>(kernel, [cpu_tensor(x.clone()), cpu_tensor(weight.clone()), cpu_tensor(bias.clone())])
+        }
+    };
+    fused.unwrap_or_else(|| linear_plain(x, weight, bias, layout))
+}
+
+/// The plain composition of `linear`.
+pub fn linear_plain<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    layout: Layout,
+) -> Tensor<D> {
+    let weight = match layout {
+        Layout::OutIn => weight.transpose(),
+        Layout::InOut => weight,
+    };
+    let [k, n] = weight.dims();
+    let mut shape = x.dims();
+    let rows = shape[..D - 1].iter().product::<usize>();
+    let mut y = x.reshape([rows, k]).matmul(weight);
+    if let Some(bias) = bias {
+        y = y + bias.reshape([1, n]);
+    }
+    shape[D - 1] = n;
+    y.reshape(shape)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gradcheck::{agrees, random};
+
+    #[test]
+    fn agrees_with_plain_composition_for_odd_sizes() {
+        for (rows, k, n) in [(1, 1, 1), (3, 5, 7), (130, 17, 33), (2, 64, 31)] {
+            for layout in [Layout::OutIn, Layout::InOut] {
+                let shape = if layout == Layout::OutIn { [n, k] } else { [k, n] };
+                let inputs = (random([2, rows, k], 1), random(shape, 2), random([n], 3));
+                agrees(
+                    inputs.clone(),
+                    |(x, w, b)| linear(x, w, Some(b), layout),
+                    |(x, w, b)| linear_plain(x, w, Some(b), layout),
+                );
+                agrees(
+                    inputs,
+                    |(x, w, b)| linear(x, w, None, layout) + b.reshape([1, 1, n]) * 0.0,
+                    |(x, w, b)| linear_plain(x, w, None, layout) + b.reshape([1, 1, n]) * 0.0,
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn non_contiguous_input_is_read_correctly() {
+        let inputs = (random([3, 4, 5], 1), random([6, 4], 2), random([6], 3));
+        agrees(
+            inputs,
+            |(x, w, b)| linear(x.swap_dims(1, 2), w, Some(b), Layout::OutIn),
+            |(x, w, b)| linear_plain(x.swap_dims(1, 2), w, Some(b), Layout::OutIn),
+        );
+    }
+
+    #[test]
+    fn column_sums_do_not_depend_on_blocks() {
+        let x: Vec<f32> = (0..1000 * 3).map(|i| i as f32).collect();
+        let plain: Vec<f32> = (0..3).map(|j| (0..1000).map(|i| x[i * 3 + j]).sum()).collect();
+        for (a, b) in column_sums(&x, 3).iter().zip(plain) {
+            assert!((a - b).abs() <= b * 1e-6);
+        }
+    }
+}

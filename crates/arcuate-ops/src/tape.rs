@@ -1,0 +1,106 @@
+//! Puts a CPU kernel with its hand-written backward pass on the tape of the tensor library.
+
+use std::fmt::Debug;
+
+use burn::backend::{Autodiff, Flex};
+use burn::tensor::{Bytes, DType, Shape, Tensor};
+use burn_autodiff::checkpoint::base::Checkpointer;
+use burn_autodiff::checkpoint::strategy::NoCheckpointing;
+use burn_autodiff::grads::Gradients;
+use burn_autodiff::ops::{Backward, Ops, OpsKind};
+use burn_flex::{FlexTensor, Layout};
+
+type Tracked = burn::backend::tensor::FloatTensor<Autodiff<Flex>>;
+
+/// A tensor on the CPU, with or without a place on the tape.
+pub(crate) enum CpuTensor {
+    Plain(FlexTensor),
+    Tracked(Tracked),
+}
+
+/// The CPU form of a tensor; gives it back when it lives elsewhere.
+pub(crate) fn cpu_tensor<const D: usize>(x: Tensor<D>) -> Option<CpuTensor> {
+    match x.clone().try_into_primitive::<Flex>() {
+        Ok(plain) => Some(CpuTensor::Plain(plain)),
+        Err(_) => x.try_into_primitive::<Autodiff<Flex>>().ok().map(CpuTensor::Tracked),
+    }
+}
+
+/// A kernel over `N` float tensors with one float result.
+pub(crate) trait Kernel<const N: usize>: Clone + Debug + Send + 'static {
+    /// What the backward pass needs.
+    type Saved: Clone + Debug + Send + 'static;
+
+    fn forward(&self, inputs: [FlexTensor; N]) -> (FlexTensor, Self::Saved);
+
+    /// Gradients of the inputs that need one.
+    fn backward(&self, saved: Self::Saved, grad: FlexTensor, needs: [bool; N]) -> [Option<FlexTensor>; N];
+}
+
+#[derive(Debug)]
+struct Step<K>(K);
+
+impl<K: Kernel<N>, const N: usize> Backward<Flex, N> for Step<K> {
+    type State = K::Saved;
+
+    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = contiguous(grads.consume::<Flex>(&ops.node));
+        let needs = ops.parents.each_ref().map(Option::is_some);
+        let results = self.0.backward(ops.state, grad, needs);
+        for (parent, result) in ops.parents.into_iter().zip(results) {
+            if let (Some(parent), Some(result)) = (parent, result) {
+                grads.register::<Flex>(parent.id, result);
+            }
+        }
+    }
+}
+
+/// Runs a kernel; `None` when a tensor does not live on the CPU, so that the caller takes the plain composition.
+pub(crate) fn apply<K: Kernel<N>, const N: usize, const R: usize>(
+    kernel: K,
+    inputs: [Option<CpuTensor>; N],
+) -> Option<Tensor<R>> {
+    if inputs.iter().any(Option::is_none) {
+        return None;
+    }
+    let inputs = inputs.map(|x| x.expect("checked above"));
+    if inputs.iter().all(|x| matches!(x, CpuTensor::Plain(_))) {
+        let plain = inputs.map(|x| match x {
+            CpuTensor::Plain(x) => contiguous(x),
+            CpuTensor::Tracked(x) => contiguous(x.into_primitive()),
+        });
+        return Some(Tensor::from_primitive::<Flex>(kernel.forward(plain).0));
+    }
+    // A constant beside tracked tensors joins the tape without needing a gradient.
+    let tracked = inputs.map(|x| match x {
+        CpuTensor::Plain(x) => Tracked::new(x),
+        CpuTensor::Tracked(x) => x,
+    });
+    let nodes = tracked.each_ref().map(Tracked::node);
+    let (out, saved) = kernel.forward(tracked.map(|x| contiguous(x.into_primitive())));
+    let out = match Step(kernel).prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
+        OpsKind::Tracked(step) => step.finish(saved, out),
+        OpsKind::UnTracked(step) => step.finish(out),
+    };
+    Some(Tensor::from_primitive::<Autodiff<Flex>>(out))
+}
+
+/// The same values in row-major order from the start of their storage.
+pub(crate) fn contiguous(x: FlexTensor) -> FlexTensor {
+    if x.is_contiguous() && x.layout().start_offset() == 0 { x } else { x.to_contiguous() }
+}
+
+/// The numbers of a contiguous tensor.
+pub(crate) fn numbers(x: &FlexTensor) -> &[f32] {
+    &x.storage::<f32>()[..x.layout().shape().num_elements()]
+}
+
+/// The shape as a vector.
+pub(crate) fn dims(x: &FlexTensor) -> Vec<usize> {
+    x.layout().shape().iter().copied().collect()
+}
+
+/// A tensor from its numbers.
+pub(crate) fn tensor(dims: &[usize], numbers: Vec<f32>) -> FlexTensor {
+    FlexTensor::new(Bytes::from_elems(numbers), Layout::contiguous(Shape::from(dims.to_vec())), DType::F32)
+}
