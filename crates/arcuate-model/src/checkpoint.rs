@@ -1,0 +1,286 @@
+//! Reading and writing a network in the public layout: `config.json`, `model.safetensors`, `generation_config.json`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::tensor::Device;
+use serde_json::json;
+
+use crate::network::{Architecture, Network};
+use crate::public_config::{self, TokenIds};
+use crate::tensors::{self, TensorFile};
+use crate::{Error, Result};
+
+/// The name of a tensor of a file in our spelling; `None` for what carries no weights of its own.
+fn our_name(architecture: &Architecture, name: &str) -> Option<String> {
+    let is_buffer = ["rotary_emb.inv_freq", "position_ids", "attn.masked_bias"].iter().any(|end| name.ends_with(end));
+    if is_buffer {
+        return None;
+    }
+    match architecture {
+        Architecture::Bert(_) => {
+            if matches!(name, "cls.predictions.decoder.weight" | "cls.predictions.decoder.bias") {
+                return None; // tied to the embeddings and to cls.predictions.bias
+            }
+            Some(name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias"))
+        }
+        Architecture::Gpt2(_) => {
+            if name == "lm_head.weight" || name.ends_with(".attn.bias") {
+                return None; // tied; a mask
+            }
+            Some(if name.starts_with("transformer.") { name.to_string() } else { format!("transformer.{name}") })
+        }
+        Architecture::Llama(a) | Architecture::Qwen2(a) => {
+            (!(a.config.tie_word_embeddings && name == "lm_head.weight")).then(|| name.to_string())
+        }
+    }
+}
+
+/// Our names of the tensors in a file, with the names they have there.
+fn names_in(file: &TensorFile, architecture: &Architecture) -> BTreeMap<String, String> {
+    file.names().into_iter().filter_map(|name| Some((our_name(architecture, &name)?, name))).collect()
+}
+
+/// Reads a network from a checkpoint folder; every missing, unexpected or misshapen tensor is an error.
+pub fn load(dir: &Path, device: &Device) -> Result<Network> {
+    let architecture = public_config::read(dir)?;
+    let file = TensorFile::open_folder(dir)?;
+    let names = names_in(&file, &architecture);
+    let parameters = architecture.parameters();
+    let known: std::collections::BTreeSet<&str> = parameters.iter().map(|p| p.name.as_str()).collect();
+    let missing: Vec<String> =
+        parameters.iter().filter(|p| !names.contains_key(&p.name)).map(|p| p.name.clone()).collect();
+    let unexpected: Vec<String> =
+        names.iter().filter(|(ours, _)| !known.contains(ours.as_str())).map(|(_, theirs)| theirs.clone()).collect();
+    let mismatched: Vec<String> = parameters
+        .iter()
+        .filter_map(|p| {
+            let found = file.shape(names.get(&p.name)?)?;
+            (found != p.shape).then(|| format!("{} {found:?} instead of {:?}", p.name, p.shape))
+        })
+        .collect();
+    if !(missing.is_empty() && unexpected.is_empty() && mismatched.is_empty()) {
+        return Err(Error::Tensors { path: dir.join("model.safetensors"), missing, unexpected, mismatched });
+    }
+    let mut problem = None;
+    let network = Network::zeros(architecture, device).fill(|name, _| match file.f32(&names[name]) {
+        Ok(values) => values.map(|v| v.data),
+        Err(error) => {
+            problem = Some(error);
+            None
+        }
+    });
+    problem.map_or(Ok(network), Err)
+}
+
+/// Writes `config.json`, `generation_config.json` and `model.safetensors` into a folder that exists.
+pub fn save(network: &Network, ids: TokenIds, dir: &Path) -> Result<()> {
+    let text = |value: &serde_json::Value| serde_json::to_string_pretty(value).expect("JSON values always print") + "\n";
+    let write = |name: &str, text: String| {
+        let path = dir.join(name);
+        std::fs::write(&path, text).map_err(Error::io(&path))
+    };
+    let architecture = network.architecture();
+    write("config.json", text(&public_config::write(&architecture, ids)))?;
+    if architecture.is_causal() {
+        let json = json!({"bos_token_id": ids.bos, "eos_token_id": ids.eos, "pad_token_id": ids.pad});
+        write("generation_config.json", text(&json))?;
+    }
+    tensors::write(&dir.join("model.safetensors"), &network.values())
+}
+
+/// What became of every tensor when a network started from another checkpoint.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Adoption {
+    /// Taken as they are.
+    pub taken: Vec<String>,
+    /// Rows added or cut off: name, rows there, rows here.
+    pub resized: Vec<(String, usize, usize)>,
+    /// Not in the checkpoint, or of another shape: freshly initialised.
+    pub new: Vec<String>,
+    /// In the checkpoint, but not in this network.
+    pub unused: Vec<String>,
+}
+
+/// Replaces the weights of a fresh network by those of a checkpoint folder where names fit.
+///
+/// Tables that differ in their number of rows only (a vocabulary that grew) keep the rows that both have.
+pub fn start_from(network: Network, dir: &Path) -> Result<(Network, Adoption)> {
+    let file = TensorFile::open_folder(dir)?;
+    let names = names_in(&file, &network.architecture());
+    let mut adoption = Adoption::default();
+    let mut problem = None;
+    let fresh = network.values();
+    let network = network.fill(|name, shape| {
+        let values = match names.get(name).map(|theirs| file.f32(theirs)) {
+            Some(Ok(Some(values))) => values,
+            Some(Err(error)) => {
+                problem = Some(error);
+                return None;
+            }
+            _ => {
+                adoption.new.push(name.to_string());
+                return None;
+            }
+        };
+        if values.shape == shape {
+            adoption.taken.push(name.to_string());
+            return Some(values.data);
+        }
+        let same_rows = shape.len() == values.shape.len() && shape[1..] == values.shape[1..];
+        if !same_rows || shape.is_empty() {
+            adoption.new.push(name.to_string());
+            return None;
+        }
+        adoption.resized.push((name.to_string(), values.shape[0], shape[0]));
+        let mut data = fresh[name].1.clone();
+        let both = data.len().min(values.data.len());
+        data[..both].copy_from_slice(&values.data[..both]);
+        Some(data)
+    });
+    adoption.unused = names.into_iter().filter(|(ours, _)| !fresh.contains_key(ours)).map(|(_, name)| name).collect();
+    problem.map_or(Ok((network, adoption)), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Head, ModelConfig};
+
+    fn config(toml_like: serde_json::Value) -> ModelConfig {
+        serde_json::from_value(toml_like).expect("a sound configuration")
+    }
+
+    fn llama(tie: bool) -> ModelConfig {
+        config(json!({"llama": {"hidden_size": 8, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1,
+            "intermediate_size": 12, "max_seq_len": 16, "tie_word_embeddings": tie,
+            "rope_scaling": {"linear": {"factor": 2.0}}}}))
+    }
+
+    fn network(config: &ModelConfig, vocab: usize, head: Head) -> Network {
+        let architecture = Architecture::new(config, vocab, head).expect("possible sizes");
+        Network::init(architecture, 1, &Device::flex())
+    }
+
+    fn all() -> Vec<Network> {
+        let gpt2 = config(json!({"gpt2": {"hidden_size": 8, "num_layers": 1, "num_heads": 2, "max_seq_len": 16}}));
+        let bert = config(json!({"bert": {"hidden_size": 8, "num_layers": 1, "num_heads": 2, "intermediate_size": 12, "max_seq_len": 16}}));
+        let qwen2 = config(json!({"qwen2": {"hidden_size": 8, "num_layers": 1, "num_heads": 2,
+            "intermediate_size": 12, "max_seq_len": 16, "tie_word_embeddings": false}}));
+        let classes = Head::Classes(vec!["yes".to_string(), "no".to_string(), "perhaps".to_string()]);
+        vec![
+            network(&llama(true), 11, Head::Tokens),
+            network(&llama(false), 11, Head::Tokens),
+            network(&qwen2, 11, Head::Tokens),
+            network(&gpt2, 11, Head::Tokens),
+            network(&bert, 11, Head::Tokens),
+            network(&bert, 11, classes),
+        ]
+    }
+
+    fn saved(network: &Network) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        save(network, TokenIds { bos: Some(1), eos: Some(2), pad: None }, dir.path()).expect("written");
+        dir
+    }
+
+    #[test]
+    fn every_architecture_comes_back_as_it_was() {
+        for network in all() {
+            let dir = saved(&network);
+            let again = load(dir.path(), &Device::flex()).expect("sound");
+            assert_eq!(again.architecture(), {
+                let mut a = network.architecture();
+                if let Architecture::Llama(a) | Architecture::Qwen2(a) = &mut a {
+                    a.config.num_kv_heads = Some(a.config.num_kv_heads.unwrap_or(a.config.num_heads));
+                    a.config.head_dim = again_head_dim(&again);
+                }
+                a
+            });
+            assert_eq!(again.values(), network.values());
+        }
+    }
+
+    fn again_head_dim(network: &Network) -> Option<usize> {
+        match network.architecture() {
+            Architecture::Llama(a) | Architecture::Qwen2(a) => a.config.head_dim,
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn missing_and_unexpected_tensors_are_all_listed() {
+        let network = &all()[0];
+        let dir = saved(network);
+        let mut values = network.values();
+        values.remove("model.norm.weight");
+        values.remove("model.layers.1.mlp.up_proj.weight");
+        values.insert("model.extra".to_string(), (vec![1], vec![0.0]));
+        values.insert("model.embed_tokens.weight".to_string(), (vec![2, 8], vec![0.0; 16]));
+        tensors::write(&dir.path().join("model.safetensors"), &values).expect("written");
+        let message = load(dir.path(), &Device::flex()).expect_err("tensors differ").to_string();
+        for part in ["2 missing", "model.norm.weight", "mlp.up_proj", "1 unexpected: model.extra", "[2, 8] instead of [11, 8]"] {
+            assert!(message.contains(part), "{message}");
+        }
+    }
+
+    #[test]
+    fn older_names_of_bert_and_gpt2_are_understood() {
+        for (index, rename) in [(3usize, "gpt2"), (4, "bert")] {
+            let network = &all()[index];
+            let dir = saved(network);
+            let values = network.values().into_iter().map(|(name, value)| {
+                let older = match rename {
+                    "gpt2" => name.trim_start_matches("transformer.").to_string(),
+                    _ => name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"),
+                };
+                (older, value)
+            });
+            tensors::write(&dir.path().join("model.safetensors"), &values.collect()).expect("written");
+            assert_eq!(load(dir.path(), &Device::flex()).expect("sound").values(), network.values());
+        }
+    }
+
+    #[test]
+    fn starting_from_a_smaller_vocabulary_keeps_the_common_rows() {
+        let small = network(&llama(true), 9, Head::Tokens);
+        let dir = saved(&small);
+        let (big, adoption) = start_from(network(&llama(true), 12, Head::Tokens), dir.path()).expect("sound");
+        assert_eq!(adoption.resized, [("model.embed_tokens.weight".to_string(), 9, 12)]);
+        assert!(adoption.new.is_empty() && adoption.unused.is_empty());
+        let name = "model.embed_tokens.weight";
+        assert_eq!(big.values()[name].1[..72], small.values()[name].1[..]);
+        assert_ne!(big.values()[name].1[72..80], [0.0; 8]);
+    }
+
+    #[test]
+    fn a_classifier_starts_from_a_masked_language_model() {
+        let networks = all();
+        let dir = saved(&networks[4]);
+        let (_, adoption) = start_from(networks[5].clone(), dir.path()).expect("sound");
+        assert!(adoption.new.iter().all(|n| n.contains("pooler") || n.contains("classifier")), "{adoption:?}");
+        assert_eq!(adoption.new.len(), 4);
+        assert!(adoption.unused.iter().all(|n| n.starts_with("cls.")));
+    }
+
+    #[test]
+    fn broken_configurations_are_named() {
+        let dir = saved(&all()[0]);
+        let path = dir.path().join("config.json");
+        let good: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path).expect("there")).expect("JSON");
+        let message = |change: &dyn Fn(&mut serde_json::Value)| {
+            let mut json = good.clone();
+            change(&mut json);
+            std::fs::write(&path, json.to_string()).expect("writable");
+            load(dir.path(), &Device::flex()).expect_err("broken").to_string()
+        };
+        assert!(message(&|j| j["model_type"] = json!("t5")).contains("none of bert, gpt2"));
+        assert!(message(&|j| j["num_attention_heads"] = json!(3)).contains("impossible model"));
+        assert!(message(&|j| j["hidden_size"] = json!("x")).contains("`hidden_size`"));
+        assert!(message(&|j| j["hidden_act"] = json!("relu")).contains("not supported"));
+        std::fs::write(&path, "{").expect("writable");
+        assert!(load(dir.path(), &Device::flex()).expect_err("broken").to_string().contains("not JSON"));
+        std::fs::remove_file(&path).expect("there");
+        assert!(load(dir.path(), &Device::flex()).is_err());
+    }
+}

@@ -1,0 +1,197 @@
+//! GPT-2: a causal decoder with learned positions, LayerNorm and tanh-GELU; its weights are stored [in, out].
+//!
+//! # Recipe
+//! `[model.gpt2]`
+//! # Reference
+//! Radford et al. 2019
+// B rows, T positions, C channels, V vocabulary
+
+use arcuate_ops::activation::{Gelu, gelu};
+use arcuate_ops::attention;
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::input::Input;
+use crate::layer::{Embedding, KvCache, LayerNorm, Linear, dropout};
+
+/// `[model.gpt2]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Width of the residual stream.
+    #[schemars(range(min = 1))]
+    pub hidden_size: usize,
+    /// Number of decoder layers.
+    #[schemars(range(min = 1))]
+    pub num_layers: usize,
+    /// Number of heads; divides `hidden_size`.
+    #[schemars(range(min = 1))]
+    pub num_heads: usize,
+    /// Width of the feed-forward layer. Left out: `4 * hidden_size`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub intermediate_size: Option<usize>,
+    /// Longest sequence in tokens: the number of learned positions.
+    #[schemars(range(min = 1))]
+    pub max_seq_len: usize,
+    /// Probability of dropping an activation in training (embedding, attention output, feed-forward output).
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 0.99))]
+    pub dropout: f64,
+    /// Epsilon of LayerNorm.
+    #[serde(default = "default_layer_norm_eps")]
+    pub layer_norm_eps: f64,
+    /// Standard deviation of the initial weights.
+    #[serde(default = "crate::llama::default_initializer_range")]
+    pub initializer_range: f64,
+}
+
+fn default_layer_norm_eps() -> f64 {
+    1e-5
+}
+
+/// Everything that fixes the network and its `config.json`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Architecture {
+    /// The keys of a recipe.
+    pub config: Config,
+    /// Rows of the embedding table.
+    pub vocab_size: usize,
+    /// Which GELU.
+    pub gelu: GeluForm,
+}
+
+/// The two GELUs that checkpoints name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GeluForm {
+    /// `gelu`
+    Erf,
+    /// `gelu_new`, `gelu_pytorch_tanh`
+    Tanh,
+}
+
+impl GeluForm {
+    pub(crate) fn op(self) -> Gelu {
+        match self {
+            Self::Erf => Gelu::Erf,
+            Self::Tanh => Gelu::Tanh,
+        }
+    }
+}
+
+#[derive(Module, Debug)]
+struct Attention {
+    c_attn: Linear,
+    c_proj: Linear,
+}
+
+#[derive(Module, Debug)]
+struct Mlp {
+    c_fc: Linear,
+    c_proj: Linear,
+}
+
+#[derive(Module, Debug)]
+struct Layer {
+    ln_1: LayerNorm,
+    attn: Attention,
+    ln_2: LayerNorm,
+    mlp: Mlp,
+}
+
+#[derive(Module, Debug)]
+struct Body {
+    wte: Embedding,
+    wpe: Embedding,
+    h: Vec<Layer>,
+    ln_f: LayerNorm,
+}
+
+/// The network; its fields spell the public tensor names.
+#[derive(Module, Debug)]
+pub struct Gpt2 {
+    transformer: Body,
+    #[module(skip)]
+    architecture: Architecture,
+}
+
+impl Architecture {
+    /// What makes these sizes impossible.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let c = &self.config;
+        (c.hidden_size % c.num_heads != 0)
+            .then(|| format!("{} heads do not divide hidden_size {}", c.num_heads, c.hidden_size))
+    }
+}
+
+impl Gpt2 {
+    /// A network whose weights are all zero.
+    pub(crate) fn new(architecture: Architecture, device: &Device) -> Self {
+        let c = &architecture.config;
+        let (width, inner) = (c.hidden_size, c.intermediate_size.unwrap_or(4 * c.hidden_size));
+        let norm = || LayerNorm::new(width, c.layer_norm_eps, device);
+        let layer = |_| Layer {
+            ln_1: norm(),
+            attn: Attention {
+                c_attn: Linear::in_out(width, 3 * width, device),
+                c_proj: Linear::in_out(width, width, device),
+            },
+            ln_2: norm(),
+            mlp: Mlp { c_fc: Linear::in_out(width, inner, device), c_proj: Linear::in_out(inner, width, device) },
+        };
+        Self {
+            transformer: Body {
+                wte: Embedding::new(architecture.vocab_size, width, device),
+                wpe: Embedding::new(c.max_seq_len, width, device),
+                h: (0..c.num_layers).map(layer).collect(),
+                ln_f: norm(),
+            },
+            architecture,
+        }
+    }
+
+    pub(crate) fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    /// Hidden states after the last norm [B*T, C]; with a cache, of the new tokens only.
+    pub(crate) fn hidden(&self, input: &Input, mut cache: Option<&mut KvCache>) -> Tensor<2> {
+        let c = &self.architecture.config;
+        let (b, t, width) = (input.num_rows, input.seq_len, c.hidden_size);
+        let past = cache.as_ref().map_or(0, |c| c.len());
+        let may_attend = if past == 0 {
+            input.causal()
+        } else {
+            (0..b * t).map(|i| [0, (past + i % t + 1) as u32]).collect()
+        };
+        let how = attention::Attention {
+            num_heads: c.num_heads,
+            num_kv_heads: c.num_heads,
+            scale: 1.0 / ((width / c.num_heads) as f32).sqrt(),
+            may_attend,
+        };
+        let drop = |x: Tensor<3>, site: usize| dropout(x, c.dropout, site as u64, input.dropout.as_ref());
+        let x = self.transformer.wte.forward(&input.ids) + self.transformer.wpe.forward(&input.positions);
+        let mut x = drop(x.reshape([b, t, width]), 0);
+        for (i, layer) in self.transformer.h.iter().enumerate() {
+            let qkv = layer.attn.c_attn.forward(layer.ln_1.forward(x.clone()));
+            let part = |n: usize| qkv.clone().narrow(2, n * width, width);
+            let (q, k, v) = (part(0), part(1), part(2));
+            let (k, v) = match &mut cache {
+                Some(cache) => cache.append(i, k, v),
+                None => (k, v),
+            };
+            x = x + drop(layer.attn.c_proj.forward(attention::attention(q, k, v, &how)), 2 * i + 1);
+            let inner = gelu(layer.mlp.c_fc.forward(layer.ln_2.forward(x.clone())), self.architecture.gelu.op());
+            x = x + drop(layer.mlp.c_proj.forward(inner), 2 * i + 2);
+        }
+        self.transformer.ln_f.forward(x.reshape([b * t, width]))
+    }
+
+    /// Logits [N, V] of hidden states [N, C].
+    pub(crate) fn head(&self, hidden: Tensor<2>) -> Tensor<2> {
+        self.transformer.wte.project(hidden, None)
+    }
+}

@@ -1,0 +1,111 @@
+//! What a network reads, and what it is asked for.
+
+use std::sync::Arc;
+
+use arcuate_data::Batch;
+
+use crate::layer::Dropout;
+
+/// Tokens of a batch as host data.
+// B rows, T positions
+#[derive(Debug, Clone)]
+pub struct Input {
+    /// Number of rows B.
+    pub num_rows: usize,
+    /// Length of every row T.
+    pub seq_len: usize,
+    /// Tokens [B*T].
+    pub ids: Arc<[i32]>,
+    /// Position of each token inside its document [B*T].
+    pub positions: Arc<[i32]>,
+    /// Keys [start, end) of each token's document inside the row [B*T]; causal networks clip it.
+    pub may_attend: Arc<[[u32; 2]]>,
+    /// Segment of each token (BERT) [B*T].
+    pub token_types: Arc<[i32]>,
+    /// Where dropout masks come from; none in evaluation.
+    pub dropout: Option<Dropout>,
+}
+
+impl Input {
+    /// The tokens of a batch, for evaluation.
+    pub fn from_batch(batch: &Batch) -> Self {
+        Self {
+            num_rows: batch.num_rows,
+            seq_len: batch.seq_len,
+            ids: batch.input_ids.as_slice().into(),
+            positions: batch.positions.as_slice().into(),
+            may_attend: batch.may_attend.as_slice().into(),
+            token_types: batch.token_types.as_slice().into(),
+            dropout: None,
+        }
+    }
+
+    /// Rows of equal length, each one document; `mask` marks the tokens that count (all when empty).
+    ///
+    /// The counted tokens of a row must be neighbours: padding on the left or on the right.
+    pub fn from_rows(num_rows: usize, seq_len: usize, ids: Vec<i32>, mask: &[bool]) -> Option<Self> {
+        let mut may_attend = Vec::with_capacity(ids.len());
+        for row in 0..num_rows {
+            let counts = |t: usize| mask.is_empty() || mask[row * seq_len + t];
+            let start = (0..seq_len).find(|t| counts(*t)).unwrap_or(seq_len);
+            let end = (start..seq_len).find(|t| !counts(*t)).unwrap_or(seq_len);
+            if (end..seq_len).any(counts) {
+                return None;
+            }
+            may_attend.extend((0..seq_len).map(|_| [start as u32, end as u32]));
+        }
+        Some(Self {
+            num_rows,
+            seq_len,
+            positions: (0..ids.len()).map(|i| (i % seq_len.max(1)) as i32).collect(),
+            token_types: vec![0; ids.len()].into(),
+            may_attend: may_attend.into(),
+            ids: ids.into(),
+            dropout: None,
+        })
+    }
+
+    /// The same ranges clipped so that no token sees a later one.
+    pub(crate) fn causal(&self) -> Arc<[[u32; 2]]> {
+        let t = self.seq_len.max(1);
+        self.may_attend
+            .iter()
+            .enumerate()
+            .map(|(i, [start, end])| {
+                let end = (*end).min((i % t) as u32 + 1);
+                [(*start).min(end), end]
+            })
+            .collect()
+    }
+}
+
+/// For which places logits are computed.
+#[derive(Debug, Clone)]
+pub enum Wanted {
+    /// Every token: logits [B*T, V].
+    All,
+    /// These tokens of the flattened batch: logits [N, V].
+    Tokens(Arc<[i32]>),
+    /// One set of class logits per row: [B, classes].
+    Rows,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causal_ranges_stay_inside_documents() {
+        let mut input = Input::from_rows(1, 4, vec![1, 2, 3, 4], &[]).expect("no mask");
+        input.may_attend = vec![[0, 2], [0, 2], [2, 4], [2, 4]].into();
+        assert_eq!(&*input.causal(), &[[0, 1], [0, 2], [2, 3], [2, 4]]);
+    }
+
+    #[test]
+    fn padding_on_either_side_is_a_range_and_holes_are_refused() {
+        let input = |mask: &[bool]| Input::from_rows(1, 3, vec![1, 2, 3], mask);
+        assert_eq!(input(&[false, true, true]).expect("left").may_attend[0], [1, 3]);
+        assert_eq!(input(&[true, true, false]).expect("right").may_attend[0], [0, 2]);
+        assert!(input(&[true, false, true]).is_none());
+    }
+}

@@ -1,0 +1,96 @@
+//! Linear map, embedding table and norms as modules.
+
+use std::sync::Arc;
+
+use arcuate_ops::linear::{Layout, linear};
+use arcuate_ops::{embedding, norm};
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+
+fn zeros<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
+    Param::from_tensor(Tensor::zeros(shape, device))
+}
+
+/// A linear map; the weight is [out, in], or [in, out] in GPT-2.
+#[derive(Module, Debug)]
+pub(crate) struct Linear {
+    weight: Param<Tensor<2>>,
+    bias: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    transposed: bool,
+}
+
+impl Linear {
+    pub(crate) fn new(inputs: usize, outputs: usize, bias: bool, device: &Device) -> Self {
+        let bias = bias.then(|| zeros([outputs], device));
+        Self { weight: zeros([outputs, inputs], device), bias, transposed: false }
+    }
+
+    pub(crate) fn in_out(inputs: usize, outputs: usize, device: &Device) -> Self {
+        Self { weight: zeros([inputs, outputs], device), bias: Some(zeros([outputs], device)), transposed: true }
+    }
+
+    pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let layout = if self.transposed { Layout::InOut } else { Layout::OutIn };
+        linear(x, self.weight.val(), self.bias.as_ref().map(|b| b.val()), layout)
+    }
+}
+
+/// A table of vectors.
+#[derive(Module, Debug)]
+pub(crate) struct Embedding {
+    weight: Param<Tensor<2>>,
+}
+
+impl Embedding {
+    pub(crate) fn new(rows: usize, channels: usize, device: &Device) -> Self {
+        Self { weight: zeros([rows, channels], device) }
+    }
+
+    /// Rows by index: [N, C].
+    pub(crate) fn forward(&self, ids: &Arc<[i32]>) -> Tensor<2> {
+        embedding::embedding(self.weight.val(), ids)
+    }
+
+    /// The table used the other way round: products of `x` [.., C] with every row, [.., rows].
+    pub(crate) fn project<const D: usize>(&self, x: Tensor<D>, bias: Option<Tensor<1>>) -> Tensor<D> {
+        linear(x, self.weight.val(), bias, Layout::OutIn)
+    }
+}
+
+/// RMSNorm.
+#[derive(Module, Debug)]
+pub(crate) struct RmsNorm {
+    weight: Param<Tensor<1>>,
+    #[module(skip)]
+    eps: f64,
+}
+
+impl RmsNorm {
+    pub(crate) fn new(channels: usize, eps: f64, device: &Device) -> Self {
+        Self { weight: zeros([channels], device), eps }
+    }
+
+    pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        norm::rms_norm(x, self.weight.val(), self.eps)
+    }
+}
+
+/// LayerNorm.
+#[derive(Module, Debug)]
+pub(crate) struct LayerNorm {
+    weight: Param<Tensor<1>>,
+    bias: Param<Tensor<1>>,
+    #[module(skip)]
+    eps: f64,
+}
+
+impl LayerNorm {
+    pub(crate) fn new(channels: usize, eps: f64, device: &Device) -> Self {
+        Self { weight: zeros([channels], device), bias: zeros([channels], device), eps }
+    }
+
+    pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        norm::layer_norm(x, self.weight.val(), self.bias.val(), self.eps)
+    }
+}

@@ -1,0 +1,10 @@
+//! Layers that several architectures share; their fields carry the public tensor names.
+
+mod basic;
+mod cache;
+mod dropout;
+
+pub(crate) use basic::{Embedding, LayerNorm, Linear, RmsNorm};
+pub use cache::KvCache;
+pub(crate) use dropout::dropout;
+pub use dropout::Dropout;

@@ -1,0 +1,26 @@
+//! Networks by architecture, in the public checkpoint layouts.
+//!
+//! A field of a network is named as its public tensor is, so reading and writing a checkpoint is nearly the identity.
+
+pub mod bert;
+mod checkpoint;
+mod config;
+mod error;
+pub mod gpt2;
+mod input;
+mod layer;
+pub mod llama;
+mod network;
+mod params;
+mod public_config;
+pub mod qwen2;
+pub mod tensors;
+
+pub use checkpoint::{Adoption, load, save, start_from};
+pub use config::ModelConfig;
+pub use error::{Error, Result};
+pub use input::{Input, Wanted};
+pub use layer::{Dropout, KvCache};
+pub use network::{Architecture, Head, Network};
+pub use public_config::TokenIds;
+pub use params::{ParameterInfo, Replace, Visit, with_values};

@@ -1,0 +1,342 @@
+//! Llama: a causal decoder with RMSNorm, rotary positions, grouped queries and SwiGLU.
+//!
+//! # Recipe
+//! `[model.llama]`
+//! # Reference
+//! Touvron et al. 2023; Grattafiori et al. 2024 (scaled rotary frequencies)
+// B rows, T positions, C channels, V vocabulary
+
+use arcuate_ops::activation::swiglu;
+use arcuate_ops::attention;
+use arcuate_ops::rope::{Rotation, rope};
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::input::Input;
+use crate::layer::{Embedding, KvCache, Linear, RmsNorm};
+
+/// `[model.llama]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Width of the residual stream.
+    #[schemars(range(min = 1))]
+    pub hidden_size: usize,
+    /// Number of decoder layers.
+    #[schemars(range(min = 1))]
+    pub num_layers: usize,
+    /// Number of query heads; divides `hidden_size` unless `head_dim` is given.
+    #[schemars(range(min = 1))]
+    pub num_heads: usize,
+    /// Number of key and value heads; divides `num_heads`. Left out: as many as `num_heads`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub num_kv_heads: Option<usize>,
+    /// Width of one head. Left out: `hidden_size / num_heads`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 2))]
+    pub head_dim: Option<usize>,
+    /// Width of the gated feed-forward layer.
+    #[schemars(range(min = 1))]
+    pub intermediate_size: usize,
+    /// Longest sequence in tokens that the model is made for.
+    #[schemars(range(min = 1))]
+    pub max_seq_len: usize,
+    /// Share the input embedding with the output projection.
+    pub tie_word_embeddings: bool,
+    /// Base of the rotary frequencies.
+    #[serde(default = "default_rope_theta")]
+    pub rope_theta: f64,
+    /// Stretches the rotary positions for sequences longer than those of pretraining.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope_scaling: Option<RopeScaling>,
+    /// Biases in the four attention projections.
+    #[serde(default)]
+    pub attention_bias: bool,
+    /// Biases in the three feed-forward projections.
+    #[serde(default)]
+    pub mlp_bias: bool,
+    /// Epsilon of RMSNorm.
+    #[serde(default = "default_rms_norm_eps")]
+    pub rms_norm_eps: f64,
+    /// Standard deviation of the initial weights.
+    #[serde(default = "default_initializer_range")]
+    pub initializer_range: f64,
+}
+
+/// How rotary frequencies are scaled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum RopeScaling {
+    /// Every position is divided by `factor`.
+    Linear {
+        /// How many times longer sequences become.
+        factor: f64,
+    },
+    /// Llama 3.1: low frequencies are divided, high ones kept, those between interpolated.
+    Llama3 {
+        /// How many times longer sequences become.
+        factor: f64,
+        /// Wavelengths above `original_max_seq_len / low_freq_factor` are divided by `factor`.
+        low_freq_factor: f64,
+        /// Wavelengths below `original_max_seq_len / high_freq_factor` are kept.
+        high_freq_factor: f64,
+        /// Longest sequence of the first pretraining.
+        original_max_seq_len: usize,
+    },
+}
+
+pub(crate) fn default_rope_theta() -> f64 {
+    10_000.0
+}
+pub(crate) fn default_rms_norm_eps() -> f64 {
+    1e-5
+}
+pub(crate) fn default_initializer_range() -> f64 {
+    0.02
+}
+
+/// Everything that fixes the network and its `config.json`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Architecture {
+    /// The keys of a recipe.
+    pub config: Config,
+    /// Rows of the embedding table.
+    pub vocab_size: usize,
+    /// Biases on queries, keys and values.
+    pub qkv_bias: bool,
+    /// Bias on the attention output.
+    pub output_bias: bool,
+}
+
+impl Architecture {
+    pub(crate) fn head_dim(&self) -> usize {
+        self.config.head_dim.unwrap_or(self.config.hidden_size / self.config.num_heads.max(1))
+    }
+
+    fn num_kv_heads(&self) -> usize {
+        self.config.num_kv_heads.unwrap_or(self.config.num_heads)
+    }
+
+    /// What makes these sizes impossible.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let c = &self.config;
+        if c.head_dim.is_none() && c.hidden_size % c.num_heads != 0 {
+            return Some(format!("{} heads do not divide hidden_size {}", c.num_heads, c.hidden_size));
+        }
+        if c.num_heads % self.num_kv_heads() != 0 {
+            return Some(format!("{} key-value heads do not divide {} heads", self.num_kv_heads(), c.num_heads));
+        }
+        (self.head_dim() % 2 != 0).then(|| format!("rotary positions need an even head width, not {}", self.head_dim()))
+    }
+
+    /// Radians a position for every channel pair.
+    pub(crate) fn frequencies(&self) -> Vec<f64> {
+        let h = self.head_dim();
+        let base = (0..h / 2).map(|i| self.config.rope_theta.powf(-2.0 * i as f64 / h as f64));
+        match &self.config.rope_scaling {
+            None => base.collect(),
+            Some(RopeScaling::Linear { factor }) => base.map(|f| f / factor).collect(),
+            Some(RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_seq_len }) => base
+                .map(|f| {
+                    let wavelength = std::f64::consts::TAU / f;
+                    let original = *original_max_seq_len as f64;
+                    if wavelength < original / high_freq_factor {
+                        f
+                    } else if wavelength > original / low_freq_factor {
+                        f / factor
+                    } else {
+                        let smooth =
+                            (original / wavelength - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                        (1.0 - smooth) * f / factor + smooth * f
+                    }
+                })
+                .collect(),
+        }
+    }
+}
+
+#[derive(Module, Debug)]
+struct Attention {
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    o_proj: Linear,
+}
+
+#[derive(Module, Debug)]
+struct Mlp {
+    gate_proj: Linear,
+    up_proj: Linear,
+    down_proj: Linear,
+}
+
+#[derive(Module, Debug)]
+struct Layer {
+    self_attn: Attention,
+    mlp: Mlp,
+    input_layernorm: RmsNorm,
+    post_attention_layernorm: RmsNorm,
+}
+
+#[derive(Module, Debug)]
+struct Body {
+    embed_tokens: Embedding,
+    layers: Vec<Layer>,
+    norm: RmsNorm,
+}
+
+/// The network; its fields spell the public tensor names.
+#[derive(Module, Debug)]
+pub struct Llama {
+    model: Body,
+    lm_head: Option<Linear>,
+    #[module(skip)]
+    architecture: Architecture,
+}
+
+impl Llama {
+    /// A network whose weights are all zero.
+    pub(crate) fn new(architecture: Architecture, device: &Device) -> Self {
+        let a = &architecture;
+        let c = &a.config;
+        let (width, heads, kv) = (c.hidden_size, c.num_heads * a.head_dim(), a.num_kv_heads() * a.head_dim());
+        let layer = |_| Layer {
+            self_attn: Attention {
+                q_proj: Linear::new(width, heads, a.qkv_bias, device),
+                k_proj: Linear::new(width, kv, a.qkv_bias, device),
+                v_proj: Linear::new(width, kv, a.qkv_bias, device),
+                o_proj: Linear::new(heads, width, a.output_bias, device),
+            },
+            mlp: Mlp {
+                gate_proj: Linear::new(width, c.intermediate_size, c.mlp_bias, device),
+                up_proj: Linear::new(width, c.intermediate_size, c.mlp_bias, device),
+                down_proj: Linear::new(c.intermediate_size, width, c.mlp_bias, device),
+            },
+            input_layernorm: RmsNorm::new(width, c.rms_norm_eps, device),
+            post_attention_layernorm: RmsNorm::new(width, c.rms_norm_eps, device),
+        };
+        Self {
+            model: Body {
+                embed_tokens: Embedding::new(a.vocab_size, width, device),
+                layers: (0..c.num_layers).map(layer).collect(),
+                norm: RmsNorm::new(width, c.rms_norm_eps, device),
+            },
+            lm_head: (!c.tie_word_embeddings).then(|| Linear::new(width, a.vocab_size, false, device)),
+            architecture,
+        }
+    }
+
+    pub(crate) fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    /// Hidden states after the last norm [B*T, C]; with a cache, of the new tokens only.
+    pub(crate) fn hidden(&self, input: &Input, mut cache: Option<&mut KvCache>) -> Tensor<2> {
+        let a = &self.architecture;
+        let (b, t, width) = (input.num_rows, input.seq_len, a.config.hidden_size);
+        let past = cache.as_ref().map_or(0, |c| c.len());
+        let rotation = Rotation::new(&input.positions, &a.frequencies());
+        let may_attend = if past == 0 {
+            input.causal()
+        } else {
+            (0..b * t).map(|i| [0, (past + i % t + 1) as u32]).collect()
+        };
+        let how = attention::Attention {
+            num_heads: a.config.num_heads,
+            num_kv_heads: a.num_kv_heads(),
+            scale: 1.0 / (a.head_dim() as f32).sqrt(),
+            may_attend,
+        };
+        let mut x = self.model.embed_tokens.forward(&input.ids).reshape([b, t, width]);
+        for (i, layer) in self.model.layers.iter().enumerate() {
+            let h = layer.input_layernorm.forward(x.clone());
+            let q = rope(layer.self_attn.q_proj.forward(h.clone()), &rotation);
+            let k = rope(layer.self_attn.k_proj.forward(h.clone()), &rotation);
+            let v = layer.self_attn.v_proj.forward(h);
+            let (k, v) = match &mut cache {
+                Some(cache) => cache.append(i, k, v),
+                None => (k, v),
+            };
+            x = x + layer.self_attn.o_proj.forward(attention::attention(q, k, v, &how));
+            let h = layer.post_attention_layernorm.forward(x.clone());
+            let gated = swiglu(layer.mlp.gate_proj.forward(h.clone()), layer.mlp.up_proj.forward(h));
+            x = x + layer.mlp.down_proj.forward(gated);
+        }
+        self.model.norm.forward(x.reshape([b * t, width]))
+    }
+
+    /// Logits [N, V] of hidden states [N, C].
+    pub(crate) fn head(&self, hidden: Tensor<2>) -> Tensor<2> {
+        match &self.lm_head {
+            Some(head) => head.forward(hidden),
+            None => self.model.embed_tokens.project(hidden, None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn architecture(rope_scaling: Option<RopeScaling>) -> Architecture {
+        Architecture {
+            config: Config {
+                hidden_size: 16,
+                num_layers: 1,
+                num_heads: 2,
+                num_kv_heads: None,
+                head_dim: None,
+                intermediate_size: 8,
+                max_seq_len: 32,
+                tie_word_embeddings: true,
+                rope_theta: 10_000.0,
+                rope_scaling,
+                attention_bias: false,
+                mlp_bias: false,
+                rms_norm_eps: 1e-5,
+                initializer_range: 0.02,
+            },
+            vocab_size: 11,
+            qkv_bias: false,
+            output_bias: false,
+        }
+    }
+
+    #[test]
+    fn frequencies_fall_from_one_by_powers_of_the_base() {
+        let f = architecture(None).frequencies();
+        assert_eq!(f.len(), 4);
+        assert!((f[0] - 1.0).abs() < 1e-12 && (f[1] - 0.1).abs() < 1e-12 && (f[3] - 0.001).abs() < 1e-12);
+    }
+
+    #[test]
+    fn linear_scaling_divides_every_frequency() {
+        let f = architecture(Some(RopeScaling::Linear { factor: 4.0 })).frequencies();
+        assert!((f[0] - 0.25).abs() < 1e-12 && (f[3] - 0.00025).abs() < 1e-12);
+    }
+
+    #[test]
+    fn llama3_scaling_keeps_high_and_divides_low_frequencies() {
+        let scaling = RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_seq_len: 128,
+        };
+        let f = architecture(Some(scaling)).frequencies();
+        assert!((f[0] - 1.0).abs() < 1e-12, "wavelength 6.3 < 32 is kept");
+        assert!((f[3] - 0.001 / 8.0).abs() < 1e-12, "wavelength 6283 > 128 is divided");
+        let smooth: f64 = (128.0 / (std::f64::consts::TAU / 0.1) - 1.0) / 3.0;
+        assert!((f[1] - ((1.0 - smooth) * 0.1 / 8.0 + smooth * 0.1)).abs() < 1e-12, "62.8 lies between");
+    }
+
+    #[test]
+    fn impossible_heads_are_named() {
+        let mut a = architecture(None);
+        a.config.num_heads = 3;
+        assert!(a.problem().is_some_and(|p| p.contains("3 heads do not divide hidden_size 16")));
+    }
+}

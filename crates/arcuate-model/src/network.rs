@@ -1,0 +1,320 @@
+//! A network of any architecture: building, running, and its parameters.
+
+use std::collections::BTreeMap;
+
+use arcuate_ops::embedding::embedding;
+use arcuate_ops::rng::Stream;
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+use crate::bert::{self, Bert};
+use crate::gpt2::{self, GeluForm, Gpt2};
+use crate::input::{Input, Wanted};
+use crate::layer::KvCache;
+use crate::llama::{self, Llama};
+use crate::params::{self, Fill, Infos, ParameterInfo, Replace, Values, Visit};
+use crate::{Error, ModelConfig, Result};
+
+/// Which head stands on the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Head {
+    /// Logits over the vocabulary.
+    Tokens,
+    /// Logits over these classes (BERT only).
+    Classes(Vec<String>),
+}
+
+/// Everything that fixes a network and its `config.json`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Architecture {
+    /// BERT
+    Bert(bert::Architecture),
+    /// GPT-2
+    Gpt2(gpt2::Architecture),
+    /// Llama
+    Llama(llama::Architecture),
+    /// Qwen2: the Llama network
+    Qwen2(llama::Architecture),
+}
+
+impl Architecture {
+    /// From the keys of a recipe and what follows from tokenizer and data.
+    pub fn new(config: &ModelConfig, vocab_size: usize, head: Head) -> Result<Self> {
+        let labels = match (&head, config) {
+            (Head::Tokens, _) => None,
+            (Head::Classes(labels), ModelConfig::Bert(_)) => Some(labels.clone()),
+            (Head::Classes(_), other) => {
+                let name = other.name();
+                return Err(Error::Unsupported(format!("`{name}` has no classifier; use `[model.bert]`")));
+            }
+        };
+        let architecture = match config.clone() {
+            ModelConfig::Bert(config) => {
+                Self::Bert(bert::Architecture { config, vocab_size, gelu: GeluForm::Erf, labels })
+            }
+            ModelConfig::Gpt2(config) => Self::Gpt2(gpt2::Architecture { config, vocab_size, gelu: GeluForm::Tanh }),
+            ModelConfig::Llama(config) => {
+                let bias = config.attention_bias;
+                Self::Llama(llama::Architecture { config, vocab_size, qkv_bias: bias, output_bias: bias })
+            }
+            ModelConfig::Qwen2(config) => Self::Qwen2(config.architecture(vocab_size)),
+        };
+        match architecture.problem() {
+            Some(problem) => Err(Error::Unsupported(problem)),
+            None => Ok(architecture),
+        }
+    }
+
+    pub(crate) fn problem(&self) -> Option<String> {
+        match self {
+            Self::Bert(a) => a.problem(),
+            Self::Gpt2(a) => a.problem(),
+            Self::Llama(a) | Self::Qwen2(a) => a.problem(),
+        }
+    }
+
+    /// The published name of the architecture: `model_type` in `config.json`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Bert(_) => "bert",
+            Self::Gpt2(_) => "gpt2",
+            Self::Llama(_) => "llama",
+            Self::Qwen2(_) => "qwen2",
+        }
+    }
+
+    /// Rows of the embedding table.
+    pub fn vocab_size(&self) -> usize {
+        match self {
+            Self::Bert(a) => a.vocab_size,
+            Self::Gpt2(a) => a.vocab_size,
+            Self::Llama(a) | Self::Qwen2(a) => a.vocab_size,
+        }
+    }
+
+    /// Longest sequence in tokens.
+    pub fn max_seq_len(&self) -> usize {
+        match self {
+            Self::Bert(a) => a.config.max_seq_len,
+            Self::Gpt2(a) => a.config.max_seq_len,
+            Self::Llama(a) | Self::Qwen2(a) => a.config.max_seq_len,
+        }
+    }
+
+    /// Whether a token sees only earlier ones, so that the network can generate.
+    pub fn is_causal(&self) -> bool {
+        !matches!(self, Self::Bert(_))
+    }
+
+    /// Class names of a classifier.
+    pub fn labels(&self) -> Option<&[String]> {
+        match self {
+            Self::Bert(a) => a.labels.as_deref(),
+            _ => None,
+        }
+    }
+
+    fn initializer_range(&self) -> f64 {
+        match self {
+            Self::Bert(a) => a.config.initializer_range,
+            Self::Gpt2(a) => a.config.initializer_range,
+            Self::Llama(a) | Self::Qwen2(a) => a.config.initializer_range,
+        }
+    }
+
+    fn num_layers(&self) -> usize {
+        match self {
+            Self::Bert(a) => a.config.num_layers,
+            Self::Gpt2(a) => a.config.num_layers,
+            Self::Llama(a) | Self::Qwen2(a) => a.config.num_layers,
+        }
+    }
+
+    /// Names and shapes of all parameters, without building the network.
+    pub fn parameters(&self) -> Vec<ParameterInfo> {
+        // Tensors of zeros are lazily cleared pages; nothing is written.
+        Network::zeros(self.clone(), &Device::flex()).parameters()
+    }
+}
+
+/// A network of any architecture.
+#[derive(Debug, Clone)]
+pub enum Network {
+    /// BERT
+    Bert(Bert),
+    /// GPT-2
+    Gpt2(Gpt2),
+    /// Llama
+    Llama(Llama),
+    /// Qwen2: the Llama network
+    Qwen2(Llama),
+}
+
+macro_rules! each {
+    ($self:expr, $network:ident => $body:expr) => {
+        match $self {
+            Network::Bert($network) => $body,
+            Network::Gpt2($network) => $body,
+            Network::Llama($network) | Network::Qwen2($network) => $body,
+        }
+    };
+}
+
+macro_rules! map {
+    ($self:expr, $network:ident => $body:expr) => {
+        match $self {
+            Network::Bert($network) => Network::Bert($body),
+            Network::Gpt2($network) => Network::Gpt2($body),
+            Network::Llama($network) => Network::Llama($body),
+            Network::Qwen2($network) => Network::Qwen2($body),
+        }
+    };
+}
+
+impl Network {
+    /// A network whose weights are all zero.
+    pub(crate) fn zeros(architecture: Architecture, device: &Device) -> Self {
+        match architecture {
+            Architecture::Bert(a) => Self::Bert(Bert::new(a, device)),
+            Architecture::Gpt2(a) => Self::Gpt2(Gpt2::new(a, device)),
+            Architecture::Llama(a) => Self::Llama(Llama::new(a, device)),
+            Architecture::Qwen2(a) => Self::Qwen2(Llama::new(a, device)),
+        }
+    }
+
+    /// A fresh network: normal weights from the stream (seed, "init", name), norms 1, biases 0; the projections that
+    /// write to the residual stream start smaller by `1 / sqrt(2 layers)` (Radford et al. 2019) in causal networks.
+    pub fn init(architecture: Architecture, seed: u64, device: &Device) -> Self {
+        let scale = architecture.initializer_range();
+        let residual = if architecture.is_causal() { (2.0 * architecture.num_layers() as f64).powf(-0.5) } else { 1.0 };
+        Self::zeros(architecture, device).fill(|name, shape| {
+            let len: usize = shape.iter().product();
+            if shape.len() == 1 {
+                return Some(vec![if name.ends_with("weight") { 1.0 } else { 0.0 }; len]);
+            }
+            let writes = ["o_proj.weight", "down_proj.weight", "c_proj.weight"].iter().any(|end| name.ends_with(end));
+            let scale = if writes { scale * residual } else { scale };
+            let mut stream = Stream::new(seed, &format!("init {name}"), 0, 0);
+            Some((0..len).map(|_| (stream.normal() * scale) as f32).collect())
+        })
+    }
+
+    /// What fixes this network.
+    pub fn architecture(&self) -> Architecture {
+        match self {
+            Self::Bert(n) => Architecture::Bert(n.architecture().clone()),
+            Self::Gpt2(n) => Architecture::Gpt2(n.architecture().clone()),
+            Self::Llama(n) => Architecture::Llama(n.architecture().clone()),
+            Self::Qwen2(n) => Architecture::Qwen2(n.architecture().clone()),
+        }
+    }
+
+    /// Logits for the wanted places: [N, V] or [B, classes].
+    pub fn forward(&self, input: &Input, wanted: &Wanted) -> Result<Tensor<2>> {
+        self.fits(input)?;
+        let hidden = match self {
+            Self::Bert(n) => n.hidden(input),
+            Self::Gpt2(n) => n.hidden(input, None),
+            Self::Llama(n) | Self::Qwen2(n) => n.hidden(input, None),
+        };
+        let hidden = match wanted {
+            Wanted::All => hidden,
+            Wanted::Tokens(places) if places.len() == input.ids.len() => hidden,
+            Wanted::Tokens(places) => embedding(hidden, places),
+            Wanted::Rows => {
+                let first = (0..input.num_rows).map(|row| (row * input.seq_len) as i32).collect();
+                let Self::Bert(n) = self else { return Err(no_head("class")) };
+                return n.classify(embedding(hidden, &first), input).ok_or_else(|| no_head("class"));
+            }
+        };
+        self.head(hidden)
+    }
+
+    /// Whether all tokens and positions are ones that the tables of the network have.
+    fn fits(&self, input: &Input) -> Result<()> {
+        let outside = |values: &[i32], limit: usize| values.iter().copied().find(|v| *v < 0 || *v as usize >= limit);
+        let architecture = self.architecture();
+        let vocab_size = architecture.vocab_size();
+        if let Some(id) = outside(&input.ids, vocab_size) {
+            return Err(Error::Unsupported(format!(
+                "token {id} is outside of the model's vocabulary of {vocab_size}; use the tokenizer that lies beside the model"
+            )));
+        }
+        let max_seq_len = architecture.max_seq_len();
+        let learned = matches!(architecture, Architecture::Bert(_) | Architecture::Gpt2(_));
+        match outside(&input.positions, max_seq_len).filter(|_| learned) {
+            Some(position) => Err(Error::Unsupported(format!(
+                "position {position} is past the {max_seq_len} that the model has; use shorter texts"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    fn head(&self, hidden: Tensor<2>) -> Result<Tensor<2>> {
+        match self {
+            Self::Bert(n) => n.head(hidden).ok_or_else(|| no_head("token")),
+            Self::Gpt2(n) => Ok(n.head(hidden)),
+            Self::Llama(n) | Self::Qwen2(n) => Ok(n.head(hidden)),
+        }
+    }
+
+    /// Feeds `num_rows` rows of equally many new tokens [B*T] and gives the logits after the last token of each: [B, V].
+    pub fn step(&self, num_rows: usize, ids: &[i32], cache: &mut KvCache) -> Result<Tensor<2>> {
+        let t = ids.len() / num_rows.max(1);
+        let past = cache.len();
+        let mut input = Input::from_rows(num_rows, t, ids.to_vec(), &[]).expect("no mask, so no holes");
+        input.positions = (0..num_rows * t).map(|i| (past + i % t) as i32).collect();
+        self.fits(&input)?;
+        let hidden = match self {
+            Self::Bert(_) => {
+                return Err(Error::Unsupported("`bert` is not causal and cannot generate text".to_string()));
+            }
+            Self::Gpt2(n) => n.hidden(&input, Some(cache)),
+            Self::Llama(n) | Self::Qwen2(n) => n.hidden(&input, Some(cache)),
+        };
+        self.head(embedding(hidden, &(0..num_rows).map(|row| ((row + 1) * t - 1) as i32).collect()))
+    }
+
+    /// Names and shapes of all parameters.
+    pub fn parameters(&self) -> Vec<ParameterInfo> {
+        let mut infos = Infos::default();
+        self.visit(&mut infos);
+        infos.0
+    }
+
+    /// Numbers in all parameters.
+    pub fn num_parameters(&self) -> usize {
+        self.parameters().iter().map(ParameterInfo::len).sum()
+    }
+
+    /// Shape and values of every parameter, by public name.
+    pub fn values(&self) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
+        let mut values = Values::default();
+        self.visit(&mut values);
+        values.0
+    }
+
+    /// Calls the visitor with every parameter, in a fixed order.
+    pub fn visit(&self, visitor: &mut impl Visit) {
+        each!(self, n => params::visit(n, visitor));
+    }
+
+    /// Replaces parameters one by one, in a fixed order.
+    pub fn replace(self, mapper: &mut impl Replace) -> Self {
+        map!(self, n => params::replace(n, mapper))
+    }
+
+    /// Sets the values of every parameter for which the function gives some.
+    pub fn fill(self, values: impl FnMut(&str, &[usize]) -> Option<Vec<f32>>) -> Self {
+        self.replace(&mut Fill(values))
+    }
+
+    /// The same network without a tape, sharing the weights.
+    pub fn valid(&self) -> Self {
+        map!(self, n => n.valid())
+    }
+}
+
+fn no_head(which: &str) -> Error {
+    Error::Unsupported(format!("this network has no {which} head; choose another objective or another checkpoint"))
+}

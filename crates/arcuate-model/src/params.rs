@@ -1,0 +1,138 @@
+//! Walks over the named parameters of a network.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Tensor, TensorData};
+
+/// The path of the parameter that is being visited, as its public name.
+#[derive(Default)]
+struct Path(Vec<String>);
+
+impl Path {
+    fn enter(&mut self, name: &str) {
+        // `self` is a Rust keyword, and Rust fields are not capitalised.
+        self.0.push(
+            match name {
+                "self_" => "self",
+                "layer_norm" => "LayerNorm",
+                other => other,
+            }
+            .to_string(),
+        );
+    }
+
+    fn name(&self) -> String {
+        self.0.join(".")
+    }
+}
+
+/// Called with every parameter.
+pub trait Visit {
+    /// One parameter: its public name and its value.
+    fn visit<const D: usize>(&mut self, name: &str, value: &Param<Tensor<D>>);
+}
+
+/// Called with every parameter to replace it.
+pub trait Replace {
+    /// The new parameter in place of the old.
+    fn replace<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>>;
+}
+
+struct Visitor<'a, V>(Path, &'a mut V);
+
+impl<V: Visit> ModuleVisitor for Visitor<'_, V> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.0.enter(name);
+    }
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.0.0.pop();
+    }
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.1.visit(&self.0.name(), param);
+    }
+}
+
+struct Mapper<'a, R>(Path, &'a mut R);
+
+impl<R: Replace> ModuleMapper for Mapper<'_, R> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.0.enter(name);
+    }
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.0.0.pop();
+    }
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        self.1.replace(&self.0.name(), param)
+    }
+}
+
+pub(crate) fn visit<M: Module>(module: &M, visitor: &mut impl Visit) {
+    module.visit(&mut Visitor(Path::default(), visitor));
+}
+
+pub(crate) fn replace<M: Module>(module: M, mapper: &mut impl Replace) -> M {
+    module.map(&mut Mapper(Path::default(), mapper))
+}
+
+/// Name and shape of one parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParameterInfo {
+    /// Public tensor name.
+    pub name: String,
+    /// Shape as stored.
+    pub shape: Vec<usize>,
+}
+
+impl ParameterInfo {
+    /// Numbers in it.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Infos(pub Vec<ParameterInfo>);
+
+impl Visit for Infos {
+    fn visit<const D: usize>(&mut self, name: &str, value: &Param<Tensor<D>>) {
+        self.0.push(ParameterInfo { name: name.to_string(), shape: value.val().dims().to_vec() });
+    }
+}
+
+/// All values as host data.
+#[derive(Default)]
+pub(crate) struct Values(pub BTreeMap<String, (Vec<usize>, Vec<f32>)>);
+
+impl Visit for Values {
+    fn visit<const D: usize>(&mut self, name: &str, value: &Param<Tensor<D>>) {
+        let value = value.val();
+        let shape = value.dims().to_vec();
+        self.0.insert(name.to_string(), (shape, arcuate_ops::gradcheck::values(value)));
+    }
+}
+
+/// Puts a value made from name and shape in place of every parameter for which `0` gives one.
+pub(crate) struct Fill<F>(pub F);
+
+impl<F: FnMut(&str, &[usize]) -> Option<Vec<f32>>> Replace for Fill<F> {
+    fn replace<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let shape = param.val().dims();
+        match (self.0)(name, &shape) {
+            Some(values) => param.map(|old| with_values(&old, values)),
+            None => param,
+        }
+    }
+}
+
+/// A tensor of the same shape, device and tape with other values.
+pub fn with_values<const D: usize>(old: &Tensor<D>, values: Vec<f32>) -> Tensor<D> {
+    let tracked = old.is_require_grad();
+    let new = Tensor::from_data(TensorData::new(values, old.dims()), &old.device());
+    if tracked { new.require_grad() } else { new }
+}
