@@ -1,7 +1,22 @@
 //! Classification: one label for a whole row.
+//!
+//! # What it computes
+//! `sum = sum((1-s) (-ln p(label)) + s mean(-ln p))` over the rows that have a label, `count` = how many.
+//! # Recipe
+//! `[objective.classification]` with optional `label_smoothing`; the sources need `label_column`
+//! # Reference
+//! Devlin et al. 2019
 
+use std::sync::Arc;
+
+use arcuate_data::Batch;
+use arcuate_model::Wanted;
+use arcuate_ops::cross_entropy::{CrossEntropy, cross_entropy};
+use burn::tensor::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::{Loss, Objective, Result, RowScore, Vocabulary, argmax, row_losses};
 
 /// `[objective.classification]`; the labels come from `label_column` of the sources.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -11,4 +26,71 @@ pub struct Config {
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 0.99))]
     pub label_smoothing: f64,
+}
+
+pub(crate) struct Classification {
+    config: Config,
+}
+
+pub(crate) fn build(config: &Config, _: &Vocabulary) -> Result<Classification> {
+    Ok(Classification { config: config.clone() })
+}
+
+impl Objective for Classification {
+    fn prepare(&self, _: &mut Batch, _: u64, _: u64) {}
+
+    fn wanted(&self, _: &Batch) -> Wanted {
+        Wanted::Rows
+    }
+
+    fn loss(&self, batch: &Batch, logits: Tensor<2>) -> Loss {
+        let targets: Arc<[i32]> = batch.labels.as_slice().into();
+        let count = targets.iter().filter(|label| **label >= 0).count() as f64;
+        let how =
+            CrossEntropy { targets, weights: None, z_loss: 0.0, label_smoothing: self.config.label_smoothing as f32 };
+        Loss { sum: cross_entropy(logits, &how), count }
+    }
+
+    fn scores(&self, batch: &Batch, logits: Tensor<2>) -> Vec<RowScore> {
+        let labels: Arc<[i32]> = batch.labels.as_slice().into();
+        let losses = row_losses(logits.clone(), &labels);
+        let best = argmax(logits);
+        (0..labels.len())
+            .map(|i| RowScore {
+                loss_sum: f64::from(losses[i]),
+                count: if labels[i] >= 0 { 1.0 } else { 0.0 },
+                correct: u64::from(labels[i] == best[i] as i32),
+                predicted: Some(best[i]),
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::batch;
+    use arcuate_ops::gradcheck::{random, values};
+
+    #[test]
+    fn rows_without_a_label_do_not_count() {
+        let o = Classification { config: Config { label_smoothing: 0.0 } };
+        let mut b = batch(&[&[1], &[2], &[3]]);
+        b.labels = vec![0, -100, 2];
+        let logits = random([3, 3], 1);
+        let loss = o.loss(&b, logits.clone());
+        let rows = o.scores(&b, logits);
+        assert_eq!(loss.count, 2.0);
+        assert_eq!(rows.iter().map(|r| r.count).sum::<f64>(), 2.0);
+        let sum: f64 = rows.iter().map(|r| r.loss_sum).sum();
+        assert!((sum - f64::from(values(loss.sum)[0])).abs() < 1e-5);
+    }
+
+    #[test]
+    fn even_logits_cost_log_of_the_classes() {
+        let o = Classification { config: Config { label_smoothing: 0.3 } };
+        let mut b = batch(&[&[1]]);
+        b.labels = vec![1];
+        assert!((values(o.loss(&b, random([1, 5], 1) * 0.0).sum)[0] - 5f32.ln()).abs() < 1e-6);
+    }
 }

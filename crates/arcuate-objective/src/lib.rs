@@ -1,11 +1,66 @@
 //! Objectives: (batch, output) to a sum and a count. They own no weights and never divide.
 
+use std::sync::Arc;
+
+use arcuate_data::Batch;
+use arcuate_model::Wanted;
+use arcuate_ops::cross_entropy::{CrossEntropy, cross_entropy, cross_entropy_rows};
+use burn::tensor::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub mod classification;
 pub mod masked_lm;
 pub mod next_token;
+
+/// What an objective may know of the tokenizer.
+#[derive(Debug, Clone, Default)]
+pub struct Vocabulary {
+    /// Number of tokens.
+    pub size: usize,
+    /// The token that hides another.
+    pub mask: Option<u32>,
+    /// Tokens that are never hidden or drawn: begin, end, padding and the like.
+    pub special: Vec<u32>,
+    /// Whether each token begins a word. [V]
+    pub starts_word: Arc<[bool]>,
+}
+
+/// A loss before any division.
+pub struct Loss {
+    /// Sum over everything that counts. [1]
+    pub sum: Tensor<1>,
+    /// How much counts: the divisor that makes a mean of the sum.
+    pub count: f64,
+}
+
+/// What one row of an evaluation contributes.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct RowScore {
+    /// Negative log-likelihood in nats, summed over what counts; without smoothing or penalties.
+    pub loss_sum: f64,
+    /// How much counts.
+    pub count: f64,
+    /// How many predictions were right.
+    pub correct: u64,
+    /// The most probable class, for classification.
+    pub predicted: Option<u32>,
+}
+
+/// What is minimised.
+pub trait Objective: Send + Sync {
+    /// Chooses what is hidden and predicted, from streams named by (seed, step, row). Most objectives change nothing.
+    fn prepare(&self, batch: &mut Batch, seed: u64, step: u64);
+
+    /// The places for which the network computes logits.
+    fn wanted(&self, batch: &Batch) -> Wanted;
+
+    /// Sum and count for the wanted logits [N, V].
+    fn loss(&self, batch: &Batch, logits: Tensor<2>) -> Loss;
+
+    /// Plain negative log-likelihood row by row, for evaluation. [B]
+    fn scores(&self, batch: &Batch, logits: Tensor<2>) -> Vec<RowScore>;
+}
 
 macro_rules! objectives {
     ($($variant:ident => $module:ident),* $(,)?) => {
@@ -27,8 +82,99 @@ macro_rules! objectives {
             pub fn name(&self) -> &'static str {
                 match self { $(Self::$variant(_) => stringify!($module)),* }
             }
+
+            /// The objective itself.
+            pub fn build(&self, vocabulary: &Vocabulary) -> Result<Box<dyn Objective>> {
+                Ok(match self { $(Self::$variant(config) => Box::new($module::build(config, vocabulary)?) as Box<dyn Objective>),* })
+            }
         }
     };
 }
 
 objectives! { Classification => classification, MaskedLm => masked_lm, NextToken => next_token }
+
+/// An objective that this tokenizer or data cannot serve.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Error(pub String);
+
+/// A result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The tokens of a batch that are predicted, flattened: places and targets.
+fn predicted(batch: &Batch) -> (Arc<[i32]>, Arc<[i32]>) {
+    let places = |keep: &dyn Fn(usize, i32) -> i32| -> Arc<[i32]> {
+        batch.targets.iter().enumerate().filter(|(_, t)| **t >= 0).map(|(i, t)| keep(i, *t)).collect()
+    };
+    (places(&|i, _| i as i32), places(&|_, t| t))
+}
+
+/// Cross-entropy over the predicted tokens of a batch.
+fn token_loss(batch: &Batch, logits: Tensor<2>, z_loss: f64, label_smoothing: f64) -> Loss {
+    let (places, targets) = predicted(batch);
+    let weights: Option<Arc<[f32]>> =
+        batch.weights.as_ref().map(|weights| places.iter().map(|i| weights[*i as usize]).collect());
+    let count = weights.as_ref().map_or(targets.len() as f64, |w| w.iter().map(|w| f64::from(*w)).sum());
+    let how = CrossEntropy { targets, weights, z_loss: z_loss as f32, label_smoothing: label_smoothing as f32 };
+    Loss { sum: cross_entropy(logits, &how), count }
+}
+
+/// Scores of the predicted tokens, gathered by row.
+fn token_scores(batch: &Batch, logits: Tensor<2>) -> Vec<RowScore> {
+    let (places, targets) = predicted(batch);
+    let losses = row_losses(logits.clone(), &targets);
+    let best = argmax(logits);
+    let mut rows = vec![RowScore::default(); batch.num_rows];
+    for (i, place) in places.iter().enumerate() {
+        let row = &mut rows[*place as usize / batch.seq_len];
+        row.loss_sum += f64::from(losses[i]);
+        row.count += 1.0;
+        row.correct += u64::from(best[i] as i32 == targets[i]);
+    }
+    rows
+}
+
+fn row_losses(logits: Tensor<2>, targets: &Arc<[i32]>) -> Vec<f32> {
+    let how = CrossEntropy { targets: targets.clone(), weights: None, z_loss: 0.0, label_smoothing: 0.0 };
+    cross_entropy_rows(logits, &how)
+}
+
+/// Index of the largest logit of every row.
+fn argmax(logits: Tensor<2>) -> Vec<u32> {
+    let [n, v] = logits.dims();
+    let numbers = arcuate_ops::gradcheck::values(logits);
+    (0..n)
+        .map(|i| {
+            let row = &numbers[i * v..(i + 1) * v];
+            (1..v).fold(0, |best, j| if row[j] > row[best] { j } else { best }) as u32
+        })
+        .collect()
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// A batch of the given rows without padding; nothing is predicted yet.
+    pub(crate) fn batch(rows: &[&[i32]]) -> Batch {
+        let seq_len = rows.iter().map(|r| r.len()).max().unwrap_or(0);
+        let cells = |f: &dyn Fn(usize, usize) -> i32| -> Vec<i32> {
+            (0..rows.len()).flat_map(|i| (0..seq_len).map(move |t| (i, t))).map(|(i, t)| f(i, t)).collect()
+        };
+        Batch {
+            num_rows: rows.len(),
+            seq_len,
+            input_ids: cells(&|i, t| rows[i].get(t).copied().unwrap_or(0)),
+            targets: cells(&|_, _| -100),
+            weights: None,
+            positions: cells(&|_, t| t as i32),
+            may_attend: cells(&|_, _| 0).iter().map(|_| [0, seq_len as u32]).collect(),
+            token_types: cells(&|_, _| 0),
+            labels: vec![-100; rows.len()],
+            is_padding: cells(&|i, t| i32::from(t >= rows[i].len())).into_iter().map(|x| x == 1).collect(),
+            row_keys: (0..rows.len() as u64).collect(),
+            sources: vec![0; rows.len()],
+            num_bytes: 0,
+        }
+    }
+}

@@ -1,7 +1,21 @@
 //! Masked language model: predict tokens that were hidden.
+//!
+//! # What it computes
+//! `round(mask_fraction n)` of a row's `n` ordinary tokens, at least one, are chosen from the stream (seed, "mask", step,
+//! row); each is replaced by the mask token, by a random token, or kept. `sum = sum(-ln p(y))` over them, `count` = how many.
+//! # Recipe
+//! `[objective.masked_lm]` with `mask_fraction`, `replace_with_mask`, `replace_with_random`, optional `whole_word`
+//! # Reference
+//! Devlin et al. 2019
 
+use arcuate_data::Batch;
+use arcuate_model::Wanted;
+use arcuate_ops::rng::Stream;
+use burn::tensor::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::{Error, Loss, Objective, Result, RowScore, Vocabulary, predicted, token_loss, token_scores};
 
 /// `[objective.masked_lm]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -19,4 +33,171 @@ pub struct Config {
     /// Choose whole words instead of single tokens.
     #[serde(default)]
     pub whole_word: bool,
+}
+
+pub(crate) struct MaskedLm {
+    config: Config,
+    mask: u32,
+    vocabulary: Vocabulary,
+}
+
+pub(crate) fn build(config: &Config, vocabulary: &Vocabulary) -> Result<MaskedLm> {
+    let mask = vocabulary.mask.ok_or_else(|| {
+        Error("the tokenizer has no mask token, which `[objective.masked_lm]` needs; use `[tokenizer.wordpiece]`, or a tokenizer whose tokenizer_config.json names a `mask_token`".to_string())
+    })?;
+    if config.replace_with_mask + config.replace_with_random > 1.0 {
+        return Err(Error("`replace_with_mask` and `replace_with_random` add up to more than 1; lower one".to_string()));
+    }
+    if vocabulary.size <= vocabulary.special.len() {
+        return Err(Error("the tokenizer has special tokens only; train it on text".to_string()));
+    }
+    Ok(MaskedLm { config: config.clone(), mask, vocabulary: vocabulary.clone() })
+}
+
+impl MaskedLm {
+    fn is_special(&self, id: i32) -> bool {
+        self.vocabulary.special.contains(&(id as u32))
+    }
+
+    fn random_token(&self, stream: &mut Stream) -> i32 {
+        loop {
+            let id = stream.below(self.vocabulary.size as u64) as i32;
+            if !self.is_special(id) {
+                return id;
+            }
+        }
+    }
+
+    /// Groups of places that are hidden together: tokens, or words.
+    fn groups(&self, batch: &Batch, row: usize) -> Vec<Vec<usize>> {
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        let mut open = false;
+        for place in row * batch.seq_len..(row + 1) * batch.seq_len {
+            let id = batch.input_ids[place];
+            if batch.is_padding[place] || self.is_special(id) {
+                open = false;
+                continue;
+            }
+            let begins = self.vocabulary.starts_word.get(id as usize).copied().unwrap_or(true);
+            match groups.last_mut() {
+                Some(word) if self.config.whole_word && open && !begins => word.push(place),
+                _ => groups.push(vec![place]),
+            }
+            open = true;
+        }
+        groups
+    }
+}
+
+impl Objective for MaskedLm {
+    fn prepare(&self, batch: &mut Batch, seed: u64, step: u64) {
+        for row in 0..batch.num_rows {
+            let mut stream = Stream::new(seed, "mask", step, batch.row_keys[row]);
+            let mut groups = self.groups(batch, row);
+            let total: usize = groups.iter().map(Vec::len).sum();
+            let wanted = ((total as f64 * self.config.mask_fraction).round() as usize).max(1).min(total);
+            stream.shuffle(&mut groups);
+            let mut hidden = 0;
+            for place in groups.into_iter().flat_map(|group| {
+                let take = hidden < wanted;
+                hidden += if take { group.len() } else { 0 };
+                if take { group } else { Vec::new() }
+            }) {
+                batch.targets[place] = batch.input_ids[place];
+                let draw = stream.uniform();
+                if draw < self.config.replace_with_mask {
+                    batch.input_ids[place] = self.mask as i32;
+                } else if draw < self.config.replace_with_mask + self.config.replace_with_random {
+                    batch.input_ids[place] = self.random_token(&mut stream);
+                }
+            }
+        }
+    }
+
+    fn wanted(&self, batch: &Batch) -> Wanted {
+        Wanted::Tokens(predicted(batch).0)
+    }
+
+    fn loss(&self, batch: &Batch, logits: Tensor<2>) -> Loss {
+        token_loss(batch, logits, 0.0, 0.0)
+    }
+
+    fn scores(&self, batch: &Batch, logits: Tensor<2>) -> Vec<RowScore> {
+        token_scores(batch, logits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::batch;
+
+    fn objective(config: Config) -> MaskedLm {
+        let starts_word = (0..100).map(|id| id % 3 == 0).collect();
+        let vocabulary = Vocabulary { size: 100, mask: Some(4), special: vec![0, 1, 2, 3, 4], starts_word };
+        build(&config, &vocabulary).expect("a sound configuration")
+    }
+
+    fn config(mask: f64, random: f64) -> Config {
+        Config { mask_fraction: 0.15, replace_with_mask: mask, replace_with_random: random, whole_word: false }
+    }
+
+    fn long() -> Batch {
+        let row: Vec<i32> = std::iter::once(2).chain((0..1000).map(|i| 5 + i % 95)).chain([3]).collect();
+        batch(&[&row, &[2, 9, 3]])
+    }
+
+    #[test]
+    fn the_right_share_is_hidden_and_special_tokens_never_are() {
+        let (before, mut b) = (long(), long());
+        objective(config(0.8, 0.1)).prepare(&mut b, 1, 2);
+        let chosen = b.targets[..1002].iter().filter(|t| **t >= 0).count();
+        assert_eq!(chosen, 150);
+        let (mut masked, mut kept) = (0, 0);
+        for i in 0..b.targets.len() {
+            if b.targets[i] < 0 {
+                assert_eq!(b.input_ids[i], before.input_ids[i]);
+                continue;
+            }
+            assert_eq!(b.targets[i], before.input_ids[i]);
+            assert!(before.input_ids[i] > 4);
+            masked += usize::from(b.input_ids[i] == 4);
+            kept += usize::from(b.input_ids[i] == before.input_ids[i]);
+        }
+        assert!((105..=135).contains(&masked), "{masked} of 151 masked; about 121 expected");
+        assert!((4..=30).contains(&kept), "{kept} of 151 kept; about 15 expected");
+        assert_eq!(b.targets[1002..1005], [-100, 9, -100], "a short row still predicts one token");
+    }
+
+    #[test]
+    fn the_choice_depends_on_row_and_step_not_on_neighbours() {
+        let o = objective(config(1.0, 0.0));
+        let hide = |rows: &[&[i32]], step| {
+            let mut b = batch(rows);
+            o.prepare(&mut b, 1, step);
+            b
+        };
+        let row: Vec<i32> = (5..60).collect();
+        let alone = hide(&[&row], 0);
+        let together = hide(&[&row, &row], 0);
+        assert_eq!(alone.targets, together.targets[..55]);
+        assert_ne!(together.targets[..55], together.targets[55..]);
+        assert_ne!(alone.targets, hide(&[&row], 1).targets);
+    }
+
+    #[test]
+    fn whole_words_are_hidden_together() {
+        let o = objective(Config { whole_word: true, ..config(1.0, 0.0) });
+        let mut b = batch(&[&(6..66).collect::<Vec<i32>>()]);
+        o.prepare(&mut b, 1, 0);
+        for word in b.targets.chunks(3) {
+            assert!(word.iter().all(|t| *t >= 0) || word.iter().all(|t| *t < 0), "{word:?}");
+        }
+    }
+
+    #[test]
+    fn a_tokenizer_without_a_mask_token_is_refused() {
+        let error = build(&config(0.8, 0.1), &Vocabulary { size: 10, ..Vocabulary::default() }).err();
+        assert!(error.is_some_and(|e| e.to_string().contains("no mask token")));
+    }
 }
