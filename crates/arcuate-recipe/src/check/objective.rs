@@ -1,0 +1,146 @@
+//! What the objective needs from the model, the tokenizer and the data.
+
+use arcuate_data::PackingConfig;
+use arcuate_model::ModelConfig;
+use arcuate_objective::ObjectiveConfig;
+use arcuate_text::TokenizerConfig;
+
+use crate::recipe::Recipe;
+use crate::source::Finding;
+use crate::text::key;
+
+fn is_causal(recipe: &Recipe) -> bool {
+    !matches!(recipe.model, ModelConfig::Bert(_))
+}
+
+pub(super) fn network(recipe: &Recipe) -> Vec<Finding> {
+    let objective = recipe.objective.name();
+    let model = recipe.model.name();
+    let finding = |message: String, help: &str| {
+        vec![Finding::error("recipe::missing-output", format!("objective.{objective}"), message).help(help)]
+    };
+    match (&recipe.objective, is_causal(recipe)) {
+        (ObjectiveConfig::NextToken(_), false) => finding(
+            format!("`next_token` needs a causal model, but `{model}` sees the tokens that follow"),
+            "use `[objective.masked_lm]`, or a causal model such as `[model.llama]`",
+        ),
+        (ObjectiveConfig::MaskedLm(_), true) => finding(
+            format!("`masked_lm` needs a model that sees both sides, but `{model}` is causal"),
+            "use `[model.bert]`, or `[objective.next_token]`",
+        ),
+        (ObjectiveConfig::Classification(_), true) => finding(
+            format!("`classification` needs a model with a classifier, which `{model}` has not"),
+            "use `[model.bert]`",
+        ),
+        _ => Vec::new(),
+    }
+}
+
+pub(super) fn probabilities(recipe: &Recipe) -> Vec<Finding> {
+    let ObjectiveConfig::MaskedLm(config) = &recipe.objective else { return Vec::new() };
+    let mut found = Vec::new();
+    let sum = config.replace_with_mask + config.replace_with_random;
+    if sum > 1.0 + 1e-9 {
+        let message = format!("replace_with_mask and replace_with_random are {sum} together, more than 1");
+        let finding = Finding::error("recipe::impossible", "objective.masked_lm.replace_with_random", message);
+        found.push(finding.help("BERT has 0.8 and 0.1; the rest of the chosen tokens stays as it is"));
+    }
+    if config.mask_fraction == 0.0 {
+        let message = "mask_fraction 0 leaves nothing to predict";
+        let finding = Finding::error("recipe::impossible", "objective.masked_lm.mask_fraction", message);
+        found.push(finding.help("BERT has 0.15"));
+    }
+    found
+}
+
+pub(super) fn special_tokens(recipe: &Recipe) -> Vec<Finding> {
+    let has_them = matches!(recipe.tokenizer, TokenizerConfig::Wordpiece(_) | TokenizerConfig::File(_));
+    if is_causal(recipe) || has_them {
+        return Vec::new();
+    }
+    let tokens = match recipe.objective {
+        ObjectiveConfig::MaskedLm(_) => "`[CLS]`, `[SEP]` and `[MASK]`",
+        _ => "`[CLS]` and `[SEP]`",
+    };
+    let name = recipe.tokenizer.name();
+    let message = format!("`{}` needs the tokens {tokens}, which `{name}` does not have", recipe.model.name());
+    let help = "use `[tokenizer.wordpiece]`, or `[tokenizer.file]` with a tokenizer that has them";
+    vec![Finding::error("recipe::missing-token", format!("tokenizer.{name}"), message).help(help)]
+}
+
+pub(super) fn labels(recipe: &Recipe) -> Vec<Finding> {
+    if !matches!(recipe.objective, ObjectiveConfig::Classification(_)) {
+        return Vec::new();
+    }
+    let without = recipe.data.source.iter().filter(|(_, source)| source.label_column.is_none());
+    without
+        .map(|(name, _)| {
+            let message = "`classification` needs labels, but this source has no `label_column`";
+            Finding::error("recipe::missing-column", format!("data.source.{}", key(name)), message)
+                .help("add `label_column = \"...\"` with the name of the column that holds the class")
+        })
+        .collect()
+}
+
+pub(super) fn packing(recipe: &Recipe) -> Vec<Finding> {
+    let classifies = matches!(recipe.objective, ObjectiveConfig::Classification(_));
+    if !classifies || matches!(recipe.data.packing, PackingConfig::Document(_)) {
+        return Vec::new();
+    }
+    let name = recipe.data.packing.name();
+    let message = format!("`classification` needs one document a row, but `{name}` puts several in one");
+    let finding = Finding::error("recipe::impossible", format!("data.packing.{name}"), message);
+    vec![finding.help("use `[data.packing.document]`")]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{bert_text, classifier_text, llama_text, read};
+
+    fn paths(check: fn(&Recipe) -> Vec<Finding>, text: &str) -> Vec<String> {
+        check(&read(text)).into_iter().map(|finding| finding.key_path).collect()
+    }
+
+    fn with_objective(text: &str, objective: &str) -> String {
+        let (start, rest) = text.split_once("[objective.").unwrap_or_default();
+        let (_, end) = rest.split_once("[batch]").unwrap_or_default();
+        format!("{start}{objective}\n[batch]{end}")
+    }
+
+    #[test]
+    fn each_objective_needs_its_kind_of_model() {
+        let masked = "[objective.masked_lm]\nmask_fraction = 0.15\nreplace_with_mask = 0.8\nreplace_with_random = 0.1";
+        assert_eq!(paths(network, &with_objective(&llama_text(), masked)), ["objective.masked_lm"]);
+        assert_eq!(paths(network, &with_objective(&bert_text(), "[objective.next_token]")), ["objective.next_token"]);
+        let text = with_objective(&llama_text(), "[objective.classification]");
+        assert_eq!(paths(network, &text), ["objective.classification"]);
+    }
+
+    #[test]
+    fn probabilities_above_one_are_found() {
+        let text = bert_text().replace("replace_with_random = 0.1", "replace_with_random = 0.3");
+        assert_eq!(paths(probabilities, &text), ["objective.masked_lm.replace_with_random"]);
+        let text = bert_text().replace("replace_with_random = 0.1", "replace_with_random = 0.2");
+        assert_eq!(paths(probabilities, &text), Vec::<String>::new());
+        let text = bert_text().replace("mask_fraction = 0.15", "mask_fraction = 0");
+        assert_eq!(paths(probabilities, &text), ["objective.masked_lm.mask_fraction"]);
+    }
+
+    #[test]
+    fn a_masked_model_needs_a_mask_token() {
+        assert_eq!(paths(special_tokens, &bert_text().replace("wordpiece", "unigram")), ["tokenizer.unigram"]);
+    }
+
+    #[test]
+    fn a_classifier_needs_labels() {
+        let text = classifier_text().replace("label_column = \"party\"", "");
+        assert_eq!(paths(labels, &text), ["data.source.texts"]);
+    }
+
+    #[test]
+    fn a_classifier_needs_one_document_a_row() {
+        let text = classifier_text().replace("packing.document", "packing.concatenate");
+        assert_eq!(paths(packing, &text), ["data.packing.concatenate"]);
+    }
+}

@@ -1,0 +1,92 @@
+//! What can go wrong with a tokenizer, each case with the place and the remedy.
+
+use std::path::PathBuf;
+
+/// Result with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong with a tokenizer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or folder could not be read or written.
+    #[error("cannot {action} `{}`: {source}", path.display())]
+    Io {
+        /// What was tried: `read`, `write`, `create`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The reason given by the system.
+        source: std::io::Error,
+    },
+    /// There is no `tokenizer.json` where one was expected.
+    #[error("no `tokenizer.json` in `{}`; name a folder that holds one, or the file itself", path.display())]
+    Missing {
+        /// The folder that was searched.
+        path: PathBuf,
+    },
+    /// A file is larger than any tokenizer.
+    #[error("`{}` has {num_bytes} bytes, more than the {limit_bytes} that a tokenizer may have; is it another file?", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        num_bytes: u64,
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// A file could not be understood.
+    #[error("`{}` is not a usable tokenizer file: {message}; save it again with the library that made it", path.display())]
+    Broken {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with line and column where known.
+        message: String,
+    },
+    /// A key of the recipe's tokenizer table has an impossible value.
+    #[error("`{key}` in `[tokenizer.{table}]`: {message}")]
+    Config {
+        /// The table's last name.
+        table: &'static str,
+        /// The key.
+        key: &'static str,
+        /// What is wrong and what would do.
+        message: String,
+    },
+    /// There was no text to train on.
+    #[error(
+        "the training text is empty, so there is nothing to make a vocabulary of; check the paths and text columns of the sources"
+    )]
+    EmptyCorpus,
+    /// The training itself failed.
+    #[error("training the `{table}` tokenizer failed: {message}")]
+    Training {
+        /// The table's last name.
+        table: &'static str,
+        /// The reason.
+        message: String,
+    },
+    /// A text could not be encoded.
+    #[error("cannot encode a text of {num_bytes} bytes: {message}")]
+    Encode {
+        /// Length of the text.
+        num_bytes: usize,
+        /// The reason.
+        message: String,
+    },
+    /// Token ids could not be decoded.
+    #[error("cannot decode {num_tokens} tokens: {message}")]
+    Decode {
+        /// How many tokens.
+        num_tokens: usize,
+        /// The reason.
+        message: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+}

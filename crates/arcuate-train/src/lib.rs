@@ -1,0 +1,25 @@
+//! Training loop, optimisers, schedules, checkpoints and the health referee.
+
+mod checkpoint;
+mod config;
+mod error;
+mod exact;
+mod guard;
+mod optimizer;
+mod run;
+mod schedule;
+mod stop;
+pub mod verify;
+
+pub use checkpoint::{
+    Best, Checkpoint, CheckpointStore, Found, LoopState, Manifest, ManifestFile, folder_bytes, free_bytes, verify as verify_checkpoint,
+};
+pub use config::{BatchConfig, CheckpointConfig, GuardConfig, HorizonConfig, Length, Position};
+pub use error::{Error, Health, Result};
+pub use guard::{Action, BatchId, Guard, GuardState, Heartbeat, Spike, Stall, Watchdog};
+pub use optimizer::{Gradients, Optimizer, OptimizerConfig, adamw, lion, muon};
+pub use run::{
+    Evaluation, HookError, Hooks, Outcome, Settings, StepReport, forward_backward, global_norm, matches, train,
+};
+pub use schedule::{ScheduleConfig, constant, cosine, inverse_sqrt, linear, noam, polynomial, rewarm, tri_stage, wsd};
+pub use stop::{StopFlag, StopRequest};
