@@ -70,6 +70,8 @@ pub struct Architecture {
     pub gelu: GeluForm,
     /// Class names: a classifier; none: a masked language model.
     pub labels: Option<Vec<String>>,
+    /// The token that fills padded batches; its embedding gets no gradient.
+    pub filler: Option<u32>,
 }
 
 #[derive(Module, Debug)]
@@ -212,7 +214,7 @@ impl Bert {
         };
         let drop = |x: Tensor<3>, site: usize| dropout(x, c.dropout, site as u64, input.dropout.as_ref());
         let e = &self.bert.embeddings;
-        let x = e.word_embeddings.forward(&input.ids)
+        let x = e.word_embeddings.forward_padded(&input.ids, self.architecture.filler)
             + e.position_embeddings.forward(&input.positions)
             + e.token_type_embeddings.forward(&input.token_types);
         let mut x = drop(e.layer_norm.forward(x).reshape([b, t, width]), 0);

@@ -109,6 +109,8 @@ pub struct Architecture {
     pub qkv_bias: bool,
     /// Bias on the attention output.
     pub output_bias: bool,
+    /// The token that fills padded batches; its embedding gets no gradient.
+    pub filler: Option<u32>,
 }
 
 impl Architecture {
@@ -250,7 +252,7 @@ impl Llama {
             scale: 1.0 / (a.head_dim() as f32).sqrt(),
             may_attend,
         };
-        let mut x = self.model.embed_tokens.forward(&input.ids).reshape([b, t, width]);
+        let mut x = self.model.embed_tokens.forward_padded(&input.ids, a.filler).reshape([b, t, width]);
         for (i, layer) in self.model.layers.iter().enumerate() {
             let h = layer.input_layernorm.forward(x.clone());
             let q = rope(layer.self_attn.q_proj.forward(h.clone()), &rotation);
@@ -302,6 +304,7 @@ mod tests {
             vocab_size: 11,
             qkv_bias: false,
             output_bias: false,
+            filler: None,
         }
     }
 

@@ -50,12 +50,12 @@ impl Architecture {
         };
         let architecture = match config.clone() {
             ModelConfig::Bert(config) => {
-                Self::Bert(bert::Architecture { config, vocab_size, gelu: GeluForm::Erf, labels })
+                Self::Bert(bert::Architecture { config, vocab_size, gelu: GeluForm::Erf, labels, filler: None })
             }
             ModelConfig::Gpt2(config) => Self::Gpt2(gpt2::Architecture { config, vocab_size, gelu: GeluForm::Tanh }),
             ModelConfig::Llama(config) => {
                 let bias = config.attention_bias;
-                Self::Llama(llama::Architecture { config, vocab_size, qkv_bias: bias, output_bias: bias })
+                Self::Llama(llama::Architecture { config, vocab_size, qkv_bias: bias, output_bias: bias, filler: None })
             }
             ModelConfig::Qwen2(config) => Self::Qwen2(config.architecture(vocab_size)),
         };
@@ -220,11 +220,11 @@ impl Network {
         let hidden = match wanted {
             Wanted::All => hidden,
             Wanted::Tokens(places) if places.len() == input.ids.len() => hidden,
-            Wanted::Tokens(places) => embedding(hidden, places),
+            Wanted::Tokens(places) => embedding(hidden, places, None),
             Wanted::Rows => {
                 let first = (0..input.num_rows).map(|row| (row * input.seq_len) as i32).collect();
                 let Self::Bert(n) = self else { return Err(no_head("class")) };
-                return n.classify(embedding(hidden, &first), input).ok_or_else(|| no_head("class"));
+                return n.classify(embedding(hidden, &first, None), input).ok_or_else(|| no_head("class"));
             }
         };
         self.head(hidden)
@@ -272,7 +272,8 @@ impl Network {
             Self::Gpt2(n) => n.hidden(&input, Some(cache)),
             Self::Llama(n) | Self::Qwen2(n) => n.hidden(&input, Some(cache)),
         };
-        self.head(embedding(hidden, &(0..num_rows).map(|row| ((row + 1) * t - 1) as i32).collect()))
+        let last = (0..num_rows).map(|row| ((row + 1) * t - 1) as i32).collect();
+        self.head(embedding(hidden, &last, None))
     }
 
     /// Names and shapes of all parameters.

@@ -80,6 +80,12 @@ impl Reader<'_> {
         }
     }
 
+    /// The padding token, unless it also begins or ends texts and so has something to learn.
+    fn filler(&self) -> Option<u32> {
+        let id = |key: &str| self.keys.get(key).and_then(Value::as_u64);
+        id("pad_token_id").filter(|pad| ![id("bos_token_id"), id("eos_token_id")].contains(&Some(*pad))).map(|id| id as u32)
+    }
+
     /// Base and scaling of rotary positions, in the newer (`rope_parameters`) or the older form.
     fn rope(&self) -> Result<(f64, Option<RopeScaling>)> {
         let empty = Map::new();
@@ -169,6 +175,7 @@ fn read_llama(r: &Reader) -> Result<llama::Architecture> {
         vocab_size: r.size("vocab_size")?,
         qkv_bias: bias,
         output_bias: bias,
+        filler: r.filler(),
     })
 }
 
@@ -229,6 +236,7 @@ fn read_bert(r: &Reader) -> Result<bert::Architecture> {
         vocab_size: r.size("vocab_size")?,
         gelu: r.gelu("hidden_act", "gelu")?,
         labels,
+        filler: r.filler(),
     })
 }
 

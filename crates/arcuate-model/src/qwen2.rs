@@ -76,6 +76,7 @@ impl Config {
             vocab_size,
             qkv_bias: true,
             output_bias: false,
+            filler: None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Recipe and pipeline files: places, types, checks, plan, build. The only crate that knows all config types.
 
+pub mod build;
 mod check;
 mod de;
 mod diagnostic;
@@ -7,6 +8,7 @@ mod document;
 mod load;
 mod overrides;
 mod pipeline;
+pub mod plan;
 mod recipe;
 mod resolved;
 mod schema;

@@ -1,0 +1,43 @@
+//! Corpora to batches: readers, token cache, order, mixture, packing, transforms; knows no tensors.
+
+mod cache;
+mod collate;
+mod config;
+mod corpus;
+mod encoder;
+mod error;
+mod files;
+mod hashes;
+mod held_out;
+mod mapped;
+mod mixture;
+pub mod pack;
+mod plan;
+mod progress;
+pub mod reader;
+mod row;
+mod sampler;
+mod scan;
+mod split;
+mod store;
+mod summary;
+mod texts;
+
+#[cfg(test)]
+mod testing;
+
+pub use collate::{Batch, collate};
+pub use config::{ConfigProblem, DataConfig, SourceConfig};
+pub use corpus::{Corpus, CorpusOptions};
+pub use error::{BadItem, BadReason, Error, Result};
+pub use held_out::HeldOut;
+pub use mixture::LedgerEntry;
+pub use pack::PackingConfig;
+pub use progress::{Progress, Stage};
+pub use reader::Document;
+pub use row::{Framing, IGNORED_TARGET, Row};
+pub use sampler::{Sampler, SamplerState, SourceProgress};
+pub use scan::{FindingKind, ScanFinding, ScanOptions, ScanReport, SourceScan, scan};
+pub use split::Split;
+pub use summary::SourceSummary;
+pub use texts::{Failure, Texts};

@@ -1,0 +1,322 @@
+//! Building a token cache: one thread reads, all tokenise, one writes in order; a few megabytes are in flight.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use arcuate_text::SpecialToken;
+use rayon::prelude::*;
+
+use super::{DOCUMENTS, DocumentRecord, IDS, MAX_LABELS, NO_LABEL, StoreDetails, TOKENS, file_in};
+use crate::config::{DataConfig, SourceConfig};
+use crate::encoder::Encoder;
+use crate::error::{BadItem, BadItems, BadReason, Error, Result};
+use crate::files::InputFile;
+use crate::progress::{Progress, Stage};
+use crate::reader::{PART_BYTES, Part, Parts};
+use crate::row::Framing;
+use crate::split::id_hash;
+
+const BATCH_BYTES: usize = 16 * PART_BYTES;
+const BATCH_PARTS: usize = 4096;
+
+/// What to build.
+pub(super) struct Job<'a> {
+    pub(super) name: &'a str,
+    pub(super) config: &'a DataConfig,
+    pub(super) source: &'a SourceConfig,
+    pub(super) encoder: &'a dyn Encoder,
+    pub(super) framing: Framing,
+    pub(super) progress: &'a Progress<'a>,
+}
+
+type Batch = Vec<Result<Part>>;
+
+impl Job<'_> {
+    /// Writes all files of the cache into `dir`.
+    pub(super) fn run(&self, dir: &Path, files: Vec<InputFile>) -> Result<StoreDetails> {
+        let parts = Parts::of_files(self.name, self.source, self.config.max_document_bytes, files);
+        let (done, total) = (parts.progress(), parts.total_bytes());
+        let mut writer = Writer::create(self, dir)?;
+        std::thread::scope(|scope| {
+            let (sender, receiver) = sync_channel::<Batch>(1);
+            // When the receiver goes, because of an error, sending fails and the reader ends.
+            scope.spawn(move || {
+                let mut batches = Batches { parts };
+                while let Some(batch) = batches.next_batch() {
+                    if sender.send(batch).is_err() {
+                        break;
+                    }
+                }
+            });
+            let on_batch = || self.progress.report(Stage::Tokenise, done.load(Ordering::Relaxed).min(total), total);
+            self.consume(receiver, &mut writer, on_batch)
+        })?;
+        self.progress.report(Stage::Tokenise, total, total)?;
+        writer.finish()
+    }
+
+    fn consume(
+        &self,
+        batches: Receiver<Batch>,
+        writer: &mut Writer<'_>,
+        on_batch: impl Fn() -> Result<()>,
+    ) -> Result<()> {
+        for batch in batches {
+            let encoded: Vec<Result<(Part, Vec<u32>)>> = batch
+                .into_par_iter()
+                .map(|part| {
+                    let part = part?;
+                    let tokens = self
+                        .encoder
+                        .encode(&part.document.text)
+                        .map_err(|source| Error::Encode { place: part.document.place.clone(), source })?;
+                    Ok((part, tokens))
+                })
+                .collect();
+            for item in encoded {
+                match item {
+                    Ok((part, tokens)) => writer.add(part, &tokens)?,
+                    Err(Error::BadItem(item)) => writer.bad.add(item)?,
+                    Err(error) => return Err(error),
+                }
+            }
+            on_batch()?;
+        }
+        Ok(())
+    }
+}
+
+struct Batches {
+    parts: Parts,
+}
+
+impl Batches {
+    fn next_batch(&mut self) -> Option<Batch> {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        for part in self.parts.by_ref() {
+            bytes += part.as_ref().map_or(0, |part| part.document.text.len());
+            batch.push(part);
+            if bytes >= BATCH_BYTES || batch.len() >= BATCH_PARTS {
+                break;
+            }
+        }
+        (!batch.is_empty()).then_some(batch)
+    }
+}
+
+struct Output {
+    path: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl Output {
+    fn create(dir: &Path, name: &str) -> Result<Self> {
+        let path = file_in(dir, name);
+        let file = File::create(&path).map_err(|source| Error::write(&path, source))?;
+        Ok(Self { path, file: BufWriter::with_capacity(1 << 20, file) })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|source| Error::write(&self.path, source))
+    }
+
+    fn finish(mut self) -> Result<()> {
+        self.file.flush().map_err(|source| Error::write(&self.path, source))
+    }
+}
+
+struct Writer<'a> {
+    job: &'a Job<'a>,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    tokens: Output,
+    documents: Output,
+    ids: Output,
+    seen: HashSet<u64>,
+    label_index: HashMap<String, u32>,
+    bad: BadItems,
+    details: StoreDetails,
+    ids_bytes: u64,
+    current: Option<DocumentRecord>,
+    num_text_tokens: u64,
+    current_id: String,
+}
+
+impl<'a> Writer<'a> {
+    fn create(job: &'a Job<'a>, dir: &Path) -> Result<Self> {
+        let mark = |token| match job.framing {
+            Framing::CausalLm => job.encoder.special(token),
+            Framing::Bert => None,
+        };
+        let vocab_size = job.encoder.vocab_size();
+        Ok(Self {
+            job,
+            bos: mark(SpecialToken::Bos),
+            eos: mark(SpecialToken::Eos),
+            tokens: Output::create(dir, TOKENS)?,
+            documents: Output::create(dir, DOCUMENTS)?,
+            ids: Output::create(dir, IDS)?,
+            seen: HashSet::new(),
+            label_index: HashMap::new(),
+            bad: BadItems::new(job.config.max_bad_items),
+            details: StoreDetails {
+                num_documents: 0,
+                num_tokens: 0,
+                num_bytes: 0,
+                labels: Vec::new(),
+                num_unlabelled: 0,
+                first_unlabelled: None,
+                bad_items: Default::default(),
+                first_bad_item: None,
+                is_wide: vocab_size > 1 << 16,
+                vocab_size: vocab_size as u64,
+            },
+            ids_bytes: 0,
+            current: None,
+            num_text_tokens: 0,
+            current_id: String::new(),
+        })
+    }
+
+    fn add(&mut self, part: Part, tokens: &[u32]) -> Result<()> {
+        if part.is_first {
+            self.begin(&part)?;
+        }
+        // Without a current document this is a later part of one that was refused.
+        let Some(mut current) = self.current.take() else { return Ok(()) };
+        if self.num_text_tokens == 0
+            && self.bos.is_none()
+            && self.job.framing == Framing::CausalLm
+            && let Some(first) = tokens.first()
+        {
+            let bytes = self.job.encoder.decoded_bytes(&[*first]).unwrap_or(0);
+            current.unpredicted_bytes = u32::try_from(bytes).unwrap_or(0);
+        }
+        current.num_bytes += part.document.text.len() as u64;
+        self.num_text_tokens += tokens.len() as u64;
+        self.write_tokens(&mut current, tokens, &part.document.place)?;
+        if part.is_last {
+            return self.end(current, &part);
+        }
+        self.current = Some(current);
+        Ok(())
+    }
+
+    fn begin(&mut self, part: &Part) -> Result<()> {
+        let document = &part.document;
+        let hash = id_hash(&document.id);
+        if !self.seen.insert(hash) {
+            let detail = format!("has the id `{}` of an earlier document", document.id);
+            let place = document.place.clone();
+            self.current = None;
+            return self.bad.add(BadItem { reason: BadReason::DuplicateId, place, detail });
+        }
+        let label = self.label(document.label.as_deref())?;
+        let mut current = DocumentRecord {
+            id_hash: hash,
+            id_end: 0,
+            token_start: self.details.num_tokens,
+            num_bytes: 0,
+            num_tokens: 0,
+            label,
+            unpredicted_bytes: 0,
+            unused: 0,
+        };
+        self.num_text_tokens = 0;
+        self.current_id.clone_from(&document.id);
+        if let Some(bos) = self.bos {
+            self.write_tokens(&mut current, &[bos], &document.place)?;
+        }
+        self.current = Some(current);
+        Ok(())
+    }
+
+    fn end(&mut self, mut current: DocumentRecord, part: &Part) -> Result<()> {
+        if self.num_text_tokens == 0 {
+            // What was written for it, at most its begin mark, stays in the file without an owner.
+            let detail = "has a text of which the tokenizer keeps nothing".to_owned();
+            let place = part.document.place.clone();
+            return self.bad.add(BadItem { reason: BadReason::NoTokens, place, detail });
+        }
+        if let Some(eos) = self.eos {
+            self.write_tokens(&mut current, &[eos], &part.document.place)?;
+        }
+        if self.details.num_documents == u64::from(u32::MAX) {
+            let detail = "has more than 4 thousand million documents; divide it into several sources".to_owned();
+            return Err(Error::TooLarge { place: self.job.name.to_owned(), detail });
+        }
+        self.ids.write(self.current_id.as_bytes())?;
+        self.ids_bytes += self.current_id.len() as u64;
+        current.id_end = self.ids_bytes;
+        self.documents.write(bytemuck::bytes_of(&current))?;
+        self.details.num_documents += 1;
+        self.details.num_bytes += current.num_bytes;
+        if current.label == NO_LABEL && self.job.source.label_column.is_some() {
+            self.details.num_unlabelled += 1;
+            self.details.first_unlabelled.get_or_insert_with(|| part.document.place.clone());
+        }
+        Ok(())
+    }
+
+    fn label(&mut self, label: Option<&str>) -> Result<u32> {
+        let Some(label) = label else { return Ok(NO_LABEL) };
+        if let Some(index) = self.label_index.get(label) {
+            return Ok(*index);
+        }
+        if self.label_index.len() == MAX_LABELS {
+            return Err(Error::TooManyLabels {
+                name: self.job.name.to_owned(),
+                column: self.job.source.label_column.clone().unwrap_or_default(),
+                limit: MAX_LABELS,
+            });
+        }
+        let index = self.label_index.len() as u32;
+        self.label_index.insert(label.to_owned(), index);
+        self.details.labels.push(label.to_owned());
+        Ok(index)
+    }
+
+    fn write_tokens(&mut self, current: &mut DocumentRecord, tokens: &[u32], place: &str) -> Result<()> {
+        let vocab_size = self.details.vocab_size;
+        if let Some(wrong) = tokens.iter().find(|token| u64::from(**token) >= vocab_size) {
+            let detail =
+                format!("gives token {wrong} with a vocabulary of {vocab_size}; the tokenizer is inconsistent");
+            return Err(Error::TooLarge { place: place.to_owned(), detail });
+        }
+        if self.details.is_wide {
+            self.tokens.write(bytemuck::cast_slice(tokens))?;
+        } else {
+            let narrow: Vec<u16> = tokens.iter().map(|token| *token as u16).collect();
+            self.tokens.write(bytemuck::cast_slice(&narrow))?;
+        }
+        self.details.num_tokens += tokens.len() as u64;
+        current.num_tokens = u32::try_from(tokens.len())
+            .ok()
+            .and_then(|num| current.num_tokens.checked_add(num))
+            // Positions are 32 bits wide, and one more than the last must still fit.
+            .filter(|num| *num < u32::MAX)
+            .ok_or_else(|| Error::TooLarge {
+                place: place.to_owned(),
+                detail: "has more than 4 thousand million tokens; set `split_at_bytes`".to_owned(),
+            })?;
+        Ok(())
+    }
+
+    fn finish(self) -> Result<StoreDetails> {
+        let Self { mut details, bad, tokens, documents, ids, job, .. } = self;
+        tokens.finish()?;
+        documents.finish()?;
+        ids.finish()?;
+        if details.num_documents == 0 {
+            return Err(Error::EmptySource { name: job.name.to_owned(), path: job.source.path.clone() });
+        }
+        details.bad_items = bad.by_reason;
+        details.first_bad_item = bad.first;
+        Ok(details)
+    }
+}

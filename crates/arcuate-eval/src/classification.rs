@@ -1,0 +1,212 @@
+//! Classification: accuracy, macro-F1 and confusion matrix, with bootstrap intervals.
+//!
+//! # What it computes
+//! `macro_f1` is the mean F1 of the classes that occur as label or as prediction (0 where precision and recall are 0), as
+//! scikit-learn's `f1_score(average="macro")`. Intervals are percentiles over resampled documents.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use arcuate_data::{DataConfig, Document, IGNORED_TARGET, PackingConfig, Row, collate, pack, reader};
+use arcuate_model::{Input, Wanted};
+use arcuate_ops::gradcheck::values;
+use arcuate_record::statistics::{Bootstrap, Interval};
+use arcuate_text::SpecialToken;
+use serde::{Deserialize, Serialize};
+
+use crate::rows::document_row;
+use crate::{Done, Error, EvalModel, Result};
+
+/// One document that was classified.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Classified {
+    /// Index of the right class.
+    pub label: usize,
+    /// Index of the predicted class.
+    pub predicted: usize,
+    /// Loss in nats.
+    pub loss: f64,
+}
+
+/// Numbers of one class.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClassScores {
+    /// Its name.
+    pub label: String,
+    /// Right ones among those predicted.
+    pub precision: f64,
+    /// Right ones among those of the class.
+    pub recall: f64,
+    /// Harmonic mean of both.
+    pub f1: f64,
+    /// Documents of the class.
+    pub support: u64,
+}
+
+/// Scores of a classifier.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClassificationResult {
+    /// Documents.
+    pub num_documents: u64,
+    /// Share of right predictions.
+    pub accuracy: f64,
+    /// Its bootstrap interval.
+    pub accuracy_interval: Interval,
+    /// Mean F1 over classes.
+    pub macro_f1: f64,
+    /// Its bootstrap interval.
+    pub macro_f1_interval: Interval,
+    /// Accuracy of always saying the most frequent class: what a classifier must beat.
+    pub majority_accuracy: f64,
+    /// Mean loss in nats.
+    pub loss: f64,
+    /// Per class.
+    pub classes: Vec<ClassScores>,
+    /// `confusion[label][predicted]`: documents.
+    pub confusion: Vec<Vec<u64>>,
+}
+
+/// Counts `[label][predicted]`.
+fn confusion(num_classes: usize, pairs: impl Iterator<Item = (usize, usize)>) -> Vec<Vec<u64>> {
+    let mut counts = vec![vec![0; num_classes]; num_classes];
+    pairs.for_each(|(label, predicted)| counts[label][predicted] += 1);
+    counts
+}
+
+/// Precision, recall, F1, support, and number of predictions of a class.
+fn scores(counts: &[Vec<u64>], class: usize) -> (f64, f64, f64, u64, u64) {
+    let right = counts[class][class];
+    let support: u64 = counts[class].iter().sum();
+    let predicted: u64 = counts.iter().map(|row| row[class]).sum();
+    let share = |of: u64| if of == 0 { 0.0 } else { right as f64 / of as f64 };
+    let f1 = if support + predicted == 0 { 0.0 } else { 2.0 * right as f64 / (support + predicted) as f64 };
+    (share(predicted), share(support), f1, support, predicted)
+}
+
+fn macro_f1(counts: &[Vec<u64>]) -> f64 {
+    let scores = (0..counts.len()).map(|class| scores(counts, class));
+    let (num, sum) = scores
+        .filter(|(_, _, _, support, predicted)| support + predicted > 0)
+        .fold((0u64, 0.0), |(num, sum), (_, _, f1, _, _)| (num + 1, sum + f1));
+    sum / num.max(1) as f64
+}
+
+impl ClassificationResult {
+    /// Scores of predictions; an error without any or with a class that has no name.
+    pub fn new(labels: &[String], items: &[Classified], bootstrap: &Bootstrap) -> Result<Self> {
+        let num_classes = labels.len();
+        if items.iter().any(|item| item.label >= num_classes || item.predicted >= num_classes) {
+            return Err(Error::Unsupported(format!("a prediction is outside of the {num_classes} classes")));
+        }
+        let empty = || Error::Empty { what: "the data".to_owned(), remedy: "give documents with labels" };
+        let pair = |i: usize| (items[i].label, items[i].predicted);
+        let is_right = |i: usize| items[i].label == items[i].predicted;
+        let accuracy =
+            |indices: &[usize]| indices.iter().filter(|i| is_right(**i)).count() as f64 / indices.len() as f64;
+        let f1 = |indices: &[usize]| macro_f1(&confusion(num_classes, indices.iter().map(|i| pair(*i))));
+        let all: Vec<usize> = (0..items.len()).collect();
+        let counts = confusion(num_classes, all.iter().map(|i| pair(*i)));
+        let class = |(class, label): (usize, &String)| {
+            let (precision, recall, f1, support, _) = scores(&counts, class);
+            ClassScores { label: label.clone(), precision, recall, f1, support }
+        };
+        let most = counts.iter().map(|row| row.iter().sum::<u64>()).max().unwrap_or(0);
+        let num = items.len();
+        Ok(Self {
+            num_documents: num as u64,
+            accuracy_interval: bootstrap.interval(num, accuracy).ok_or_else(empty)?,
+            accuracy: accuracy(&all),
+            macro_f1_interval: bootstrap.interval(num, f1).ok_or_else(empty)?,
+            macro_f1: f1(&all),
+            majority_accuracy: most as f64 / num as f64,
+            loss: items.iter().map(|item| item.loss).sum::<f64>() / num as f64,
+            classes: labels.iter().enumerate().map(class).collect(),
+            confusion: counts,
+        })
+    }
+}
+
+/// Classifies documents in microbatches; a document's label must be a class of the network.
+///
+/// A text that is too long loses its end, as in training.
+pub fn classify(
+    model: &EvalModel<'_>,
+    documents: impl Iterator<Item = arcuate_data::Result<Document>>,
+    progress: &mut dyn FnMut(Done) -> ControlFlow<()>,
+) -> Result<Vec<Classified>> {
+    let architecture = model.network.architecture();
+    let Some(labels) = architecture.labels() else {
+        let name = architecture.name();
+        let problem = format!(
+            "this `{name}` has no classifier; use a checkpoint that was trained with `[objective.classification]`"
+        );
+        return Err(Error::Unsupported(problem));
+    };
+    let special = |token: SpecialToken, name: &str| {
+        let missing = || Error::Unsupported(format!("the tokenizer has no `{name}`; use the one beside the model"));
+        model.tokenizer.special(token).ok_or_else(missing)
+    };
+    let (cls, sep) = (special(SpecialToken::Cls, "cls_token")?, special(SpecialToken::Sep, "sep_token")?);
+    let network = model.network.valid();
+    let most = model.max_items.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
+    let mut documents = documents.take(most);
+    let mut items = Vec::new();
+    let mut done = Done { rows: 0, tokens: 0 };
+    loop {
+        let mut rows: Vec<Row> = Vec::new();
+        while rows.len() < model.microbatch.max(1) {
+            let Some(document) = documents.next().transpose()? else { break };
+            let label = document.label.unwrap_or_default();
+            let Some(index) = labels.iter().position(|known| *known == label) else {
+                return Err(Error::UnknownLabel { place: document.place, label, known: labels.to_vec() });
+            };
+            let mut ids = vec![cls];
+            ids.extend(model.tokenizer.encode(&document.text)?);
+            ids.truncate(model.max_seq_len().saturating_sub(1).max(1));
+            ids.push(sep);
+            let mut row = document_row(0, rows.len() as u64, &ids, &vec![IGNORED_TARGET; ids.len()], 0);
+            row.label = Some(index as u32);
+            rows.push(row);
+        }
+        if rows.is_empty() {
+            return Ok(items);
+        }
+        let batch = collate(&rows, model.pad_id(), None);
+        let logits = values(network.forward(&Input::from_batch(&batch), &Wanted::Rows)?);
+        for (logits, label) in logits.chunks(labels.len()).zip(&batch.labels) {
+            items.push(classified(logits, *label as usize));
+        }
+        done.rows += batch.num_rows as u64;
+        done.tokens += batch.num_tokens() as u64;
+        if progress(done).is_break() {
+            return Err(Error::Interrupted);
+        }
+    }
+}
+
+fn classified(logits: &[f32], label: usize) -> Classified {
+    let predicted = (1..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best });
+    let top = f64::from(logits[predicted]);
+    let sum: f64 = logits.iter().map(|x| (f64::from(*x) - top).exp()).sum();
+    Classified { label, predicted, loss: top + sum.ln() - f64::from(logits[label]) }
+}
+
+/// Classifies the documents of a file with the columns `text` and `label`.
+pub fn classify_file(
+    model: &EvalModel<'_>,
+    path: &Path,
+    progress: &mut dyn FnMut(Done) -> ControlFlow<()>,
+) -> Result<ClassificationResult> {
+    let packing = PackingConfig::Document(pack::document::Config::default());
+    let mut config = DataConfig::single("task", path.to_string_lossy(), packing);
+    for source in config.source.values_mut() {
+        source.label_column = Some("label".to_owned());
+    }
+    let items = classify(model, reader::open(&config, "task")?, progress)?;
+    let architecture = model.network.architecture();
+    let labels = architecture.labels().unwrap_or_default();
+    ClassificationResult::new(labels, &items, &Bootstrap { seed: model.seed, ..Bootstrap::default() })
+}
+
+#[cfg(test)]
+mod tests;

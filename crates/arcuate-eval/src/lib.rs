@@ -1,0 +1,35 @@
+//! Evaluation: held-out loss, multiple choice, classification, comparison with a compressor.
+//!
+//! No result depends on the batch size: each row is summed on its own, then rows are added in their order.
+
+mod causal;
+mod classification;
+pub mod config;
+mod error;
+mod held_out;
+mod lines;
+mod lzma;
+mod model;
+mod multiple_choice;
+mod results;
+mod rows;
+mod task;
+mod text;
+
+#[cfg(test)]
+mod testing;
+
+pub use causal::causal_rows;
+pub use classification::{ClassScores, ClassificationResult, Classified, classify, classify_file};
+pub use config::EvaluationConfig;
+pub use error::{Error, Result};
+pub use held_out::{Done, HeldOutOptions, HeldOutResult, Measured, RowResult, evaluate};
+pub use lzma::{LzmaLimits, LzmaResult, LzmaWatch, lzma};
+pub use model::EvalModel;
+pub use multiple_choice::{
+    Answered, Likelihood, Question, answer, continuation, encode_pair, log_likelihoods, read_questions,
+};
+pub use results::{Metric, TaskResult, lm_eval_json};
+pub use rows::windows;
+pub use task::{CHOICE_DELIMITER, Task, choice_task, classification_task, held_out_task, run_task};
+pub use text::{evaluate_text, text_rows};

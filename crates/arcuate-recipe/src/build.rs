@@ -1,0 +1,172 @@
+//! From a checked recipe to objects: tokenizer, corpus, objective, network, settings of the loop.
+
+use std::path::Path;
+
+use arcuate_data::{Corpus, CorpusOptions, Framing, Progress, Split, Texts};
+use arcuate_model::{Adoption, Architecture, Head, Network, TokenIds};
+use arcuate_objective::{Objective, ObjectiveConfig, Vocabulary};
+use arcuate_text::{SpecialToken, Tokenizer, TokenizerConfig};
+use arcuate_train::Settings;
+use burn::tensor::Device;
+
+use crate::{Finding, Recipe};
+
+/// Where a run keeps its tokenizer, beside its checkpoints.
+pub const TOKENIZER_FOLDER: &str = "tokenizer";
+
+/// A part that could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The data.
+    #[error(transparent)]
+    Data(#[from] arcuate_data::Error),
+    /// The tokenizer.
+    #[error(transparent)]
+    Text(#[from] arcuate_text::Error),
+    /// The network.
+    #[error(transparent)]
+    Model(#[from] arcuate_model::Error),
+    /// The objective.
+    #[error(transparent)]
+    Objective(#[from] arcuate_objective::Error),
+}
+
+/// A result of building.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The tokenizer of a recipe: that of the run folder if it has one, else loaded or trained on the training texts.
+pub fn tokenizer(recipe: &Recipe, folder: Option<&Path>, seen: impl Fn(u64) + Send + Sync) -> Result<Tokenizer> {
+    if let Some(folder) = folder.filter(|f| f.join("tokenizer.json").exists()) {
+        return Ok(Tokenizer::load(folder)?);
+    }
+    let tokenizer = if let TokenizerConfig::File(file) = &recipe.tokenizer {
+        Tokenizer::load(&file.path)?
+    } else {
+        let texts = Texts::open(&recipe.data, Split::Train, None)?;
+        let failure = texts.failure();
+        let mut bytes = 0;
+        let texts = texts.inspect(|text| {
+            bytes += text.len() as u64;
+            seen(bytes);
+        });
+        let trained = Tokenizer::train(&recipe.tokenizer, texts);
+        failure.take()?;
+        trained?
+    };
+    Ok(tokenizer.with_model_max_length(recipe.batch.max_seq_len))
+}
+
+/// The corpus of a recipe, tokenised and laid into rows.
+pub fn corpus(recipe: &Recipe, tokenizer: &Tokenizer, progress: &Progress<'_>) -> Result<Corpus> {
+    let options = CorpusOptions {
+        max_seq_len: recipe.batch.max_seq_len,
+        framing: match recipe.objective {
+            ObjectiveConfig::NextToken(_) => Framing::CausalLm,
+            ObjectiveConfig::MaskedLm(_) | ObjectiveConfig::Classification(_) => Framing::Bert,
+        },
+        labels: matches!(recipe.objective, ObjectiveConfig::Classification(_)),
+    };
+    Ok(Corpus::open(&recipe.data, tokenizer, &options, progress)?)
+}
+
+/// The token that fills rows; any token will do where the tokenizer has none, because it is never read nor predicted.
+pub fn pad_id(tokenizer: &Tokenizer) -> u32 {
+    tokenizer.special(SpecialToken::Pad).unwrap_or(0)
+}
+
+/// Special tokens for the files of a checkpoint.
+pub fn token_ids(tokenizer: &Tokenizer) -> TokenIds {
+    TokenIds {
+        bos: tokenizer.special(SpecialToken::Bos),
+        eos: tokenizer.special(SpecialToken::Eos),
+        pad: tokenizer.special(SpecialToken::Pad),
+    }
+}
+
+/// The objective of a recipe.
+pub fn objective(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Box<dyn Objective>> {
+    let size = tokenizer.vocab_size();
+    let ids = 0..size as u32;
+    let vocabulary = Vocabulary {
+        size,
+        mask: tokenizer.special(SpecialToken::Mask),
+        special: ids.clone().filter(|id| tokenizer.is_special(*id)).collect(),
+        starts_word: ids.map(|id| tokenizer.starts_word(id)).collect(),
+    };
+    Ok(recipe.objective.build(&vocabulary)?)
+}
+
+/// The architecture of a recipe: what its keys, the tokenizer and the labels fix together.
+pub fn architecture(recipe: &Recipe, vocab_size: usize, labels: &[String]) -> Result<Architecture> {
+    let head = match recipe.objective {
+        ObjectiveConfig::Classification(_) => Head::Classes(labels.to_vec()),
+        ObjectiveConfig::MaskedLm(_) | ObjectiveConfig::NextToken(_) => Head::Tokens,
+    };
+    Ok(Architecture::new(&recipe.model, vocab_size, head)?)
+}
+
+/// A fresh network, or one that starts from the weights of another checkpoint.
+pub fn network(
+    recipe: &Recipe,
+    vocab_size: usize,
+    labels: &[String],
+    device: &Device,
+) -> Result<(Network, Option<Adoption>)> {
+    let network = Network::init(architecture(recipe, vocab_size, labels)?, recipe.seed, device);
+    match &recipe.init_from {
+        None => Ok((network, None)),
+        Some(dir) => {
+            let (network, adoption) = arcuate_model::start_from(network, dir)?;
+            Ok((network, Some(adoption)))
+        }
+    }
+}
+
+/// Findings that need the corpus.
+pub fn check_corpus(recipe: &Recipe, corpus: &Corpus) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let rows: u64 = (0..recipe.data.source.len()).map(|source| corpus.epoch_rows(source)).sum();
+    let batch = recipe.batch.global_batch() as u64;
+    if batch > rows {
+        let message = format!("one step takes {batch} rows, but the whole corpus has {rows}");
+        let help = "lower `microbatch`, `accumulate_steps` or `max_seq_len`, or give more data";
+        found.push(Finding::error("recipe::batch-larger-than-corpus", "batch.microbatch", message).help(help));
+    }
+    if recipe.evaluation.is_some() && corpus.summary().iter().all(|s| s.held_out_documents == 0) {
+        let message = "no document is held out, so there is nothing to evaluate";
+        let help = "raise `held_out_fraction`, give more documents, or leave out `[evaluation]`";
+        found.push(Finding::error("recipe::nothing-held-out", "data.held_out_fraction", message).help(help));
+    }
+    found
+}
+
+/// What the loop needs to know.
+pub fn settings(recipe: &Recipe, corpus: &Corpus, tokenizer: &Tokenizer, run_dir: &Path) -> Settings {
+    Settings {
+        seed: recipe.seed,
+        batch: recipe.batch.clone(),
+        optimizer: recipe.optimizer.clone(),
+        schedule: recipe.schedule.clone(),
+        horizon: recipe.horizon,
+        checkpoint: recipe.checkpoint.clone(),
+        guard: recipe.guard.clone(),
+        freeze: recipe.freeze.clone(),
+        evaluate_every_steps: recipe.evaluation.as_ref().map(|e| e.every_steps),
+        checkpoints: run_dir.join("checkpoints"),
+        run_dir: run_dir.to_path_buf(),
+        recipe_hash: recipe_hash(recipe),
+        data_fingerprint: corpus.fingerprint().to_string(),
+        accept_changed_data: false,
+        pad_id: pad_id(tokenizer),
+    }
+}
+
+/// A hash of all values of a recipe, whatever its comments and order.
+pub fn recipe_hash(recipe: &Recipe) -> String {
+    hash(&serde_json::to_string(recipe).expect("a recipe is plain data"))
+}
+
+/// A short hash of a text.
+pub fn hash(text: &str) -> String {
+    blake3::hash(text.as_bytes()).to_hex()[..32].to_string()
+}

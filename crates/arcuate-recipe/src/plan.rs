@@ -1,0 +1,255 @@
+//! The plan of a run: parameters, work, memory, disk, data; computed from a recipe, never a key of it.
+//!
+//! # What it computes
+//! Work: `6 N + 12 L T C` floating-point operations a token for N weights that multiply (Kaplan et al. 2020; Chowdhery et
+//! al. 2022). Memory: weights, gradients, optimiser state, the tensors that the tape keeps for the backward pass, the
+//! logits, and what the process needs besides; the parts are counted from what each operation saves.
+// C channels, I inner channels, L layers, T tokens a row, V vocabulary
+
+use arcuate_data::LedgerEntry;
+use arcuate_model::{Architecture, ModelConfig};
+use arcuate_objective::ObjectiveConfig;
+use arcuate_train::{HorizonConfig, OptimizerConfig};
+use serde::Serialize;
+
+use crate::Recipe;
+
+/// Bytes of one number.
+const F32: u64 = 4;
+/// Program, thread stacks, tokenizer and token cache pages.
+const BASE_BYTES: u64 = 45_000_000;
+
+/// Memory in bytes, as counted and with the room that allocation may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// Weights.
+    pub weights: u64,
+    /// Gradients of one step.
+    pub gradients: u64,
+    /// What the optimiser remembers.
+    pub optimizer: u64,
+    /// What the tape keeps of one microbatch, and the largest gradients on the way back.
+    pub activations: u64,
+    /// Logits of one microbatch; their gradient takes the same place.
+    pub logits: u64,
+    /// Program, tokenizer, data.
+    pub base: u64,
+    /// The peak if the allocator gives back everything at once.
+    pub low: u64,
+    /// The peak to expect.
+    pub expected: u64,
+    /// The peak if the allocator holds on to what was freed.
+    pub high: u64,
+}
+
+/// What a run will take.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Plan {
+    /// Parameters by part of the network.
+    pub parameters: Vec<(String, u64)>,
+    /// All parameters.
+    pub num_parameters: u64,
+    /// Parameters that are trained.
+    pub num_trained: u64,
+    /// Floating-point operations of a token, forward and backward.
+    pub flops_per_token: f64,
+    /// The most tokens in one step.
+    pub tokens_per_step: u64,
+    /// Steps, as far as known without packing.
+    pub steps: u64,
+    /// Tokens of the whole run.
+    pub tokens: u64,
+    /// Memory while training.
+    pub memory: Memory,
+    /// Bytes of one checkpoint.
+    pub checkpoint_bytes: u64,
+    /// Checkpoints on the disk at once, the one being written included.
+    pub num_checkpoints: u64,
+    /// Tokens and repeats per source.
+    pub sources: Vec<LedgerEntry>,
+}
+
+/// The part of the network that a parameter belongs to.
+fn part(name: &str) -> String {
+    let parts: Vec<&str> = name.split('.').collect();
+    let kind = match parts.iter().position(|p| p.parse::<usize>().is_ok()) {
+        Some(layer) => parts.get(layer + 1).copied().unwrap_or("layer"),
+        None if name.contains("embed") || name.contains("wte") || name.contains("wpe") => "embeddings",
+        None if name.contains("head") || name.starts_with("cls") || name.contains("classifier") => "head",
+        None if name.contains("pooler") => "head",
+        None => "norm",
+    };
+    match kind {
+        "self_attn" | "attn" | "attention" => "attention",
+        "mlp" | "intermediate" | "output" => "feed-forward",
+        k if k.contains("norm") || k.starts_with("ln_") => "norm",
+        other => other,
+    }
+    .to_string()
+}
+
+/// Sizes that decide about activations.
+struct Shape {
+    c: u64,
+    layers: u64,
+    /// Numbers that the tape keeps of one token in one layer.
+    kept: u64,
+    /// Numbers of one token that are alive beside them at the widest point of the way back.
+    passing: u64,
+}
+
+fn shape(model: &ModelConfig) -> Shape {
+    let u = |n: usize| n as u64;
+    let decoder = |c: usize, layers, heads: usize, kv: Option<usize>, head_dim: Option<usize>, inner: usize| {
+        let h = head_dim.unwrap_or(c / heads.max(1));
+        let (q, kv) = (u(heads * h), u(kv.unwrap_or(heads) * h));
+        Shape {
+            c: u(c),
+            layers: u(layers),
+            kept: 4 * u(c) + 2 * q + 2 * kv + 3 * u(inner) + u(heads),
+            passing: 2 * u(c) + 4 * u(inner),
+        }
+    };
+    match model {
+        ModelConfig::Llama(m) => {
+            decoder(m.hidden_size, m.num_layers, m.num_heads, m.num_kv_heads, m.head_dim, m.intermediate_size)
+        }
+        ModelConfig::Qwen2(m) => {
+            decoder(m.hidden_size, m.num_layers, m.num_heads, m.num_kv_heads, None, m.intermediate_size)
+        }
+        ModelConfig::Gpt2(m) => {
+            let (c, inner) = (u(m.hidden_size), u(m.intermediate_size.unwrap_or(4 * m.hidden_size)));
+            let masks = if m.dropout > 0.0 { 2 * c } else { 0 };
+            Shape {
+                c,
+                layers: u(m.num_layers),
+                kept: 8 * c + 2 * inner + u(m.num_heads) + masks,
+                passing: 2 * c + 3 * inner,
+            }
+        }
+        ModelConfig::Bert(m) => {
+            let (c, inner) = (u(m.hidden_size), u(m.intermediate_size));
+            let masks = if m.dropout > 0.0 { 2 * c } else { 0 };
+            Shape {
+                c,
+                layers: u(m.num_layers),
+                kept: 8 * c + 2 * inner + u(m.num_heads) + masks,
+                passing: 2 * c + 3 * inner,
+            }
+        }
+    }
+}
+
+/// Share of the tokens for which logits are computed.
+fn predicted_share(objective: &ObjectiveConfig) -> f64 {
+    match objective {
+        ObjectiveConfig::NextToken(_) => 1.0,
+        ObjectiveConfig::MaskedLm(m) => m.mask_fraction,
+        ObjectiveConfig::Classification(_) => 0.0,
+    }
+}
+
+/// The plan of a recipe for a network; `ledger` says what each source would give for a number of tokens.
+pub fn plan(recipe: &Recipe, architecture: &Architecture, ledger: impl Fn(u64) -> Vec<LedgerEntry>) -> Plan {
+    let infos = architecture.parameters();
+    let mut parameters: Vec<(String, u64)> = Vec::new();
+    let (mut num_parameters, mut num_trained, mut largest) = (0, 0, 0);
+    for info in &infos {
+        let (name, len) = (part(&info.name), info.len() as u64);
+        num_parameters += len;
+        largest = largest.max(len);
+        if !recipe.freeze.iter().any(|pattern| arcuate_train::matches(pattern, &info.name)) {
+            num_trained += len;
+        }
+        match parameters.iter_mut().find(|(other, _)| *other == name) {
+            Some((_, sum)) => *sum += len,
+            None => parameters.push((name, len)),
+        }
+    }
+    let s = shape(&recipe.model);
+    let t = recipe.batch.max_seq_len as u64;
+    let tied = infos.iter().all(|i| i.name != "lm_head.weight") && architecture.labels().is_none();
+    let tables: u64 = infos.iter().filter(|i| part(&i.name) == "embeddings").map(|i| i.len() as u64).sum();
+    let multiplied = if tied { num_parameters } else { num_parameters - tables };
+    let flops_per_token = 6.0 * multiplied as f64 + 12.0 * (s.layers * t * s.c) as f64;
+    let tokens_per_step = recipe.batch.tokens_per_step() as u64;
+    let (steps, tokens) = match recipe.horizon {
+        HorizonConfig::Steps(steps) => (steps, steps.saturating_mul(tokens_per_step)),
+        HorizonConfig::Tokens(tokens) => (tokens.div_ceil(tokens_per_step.max(1)), tokens),
+    };
+    let moments = match &recipe.optimizer {
+        OptimizerConfig::Adamw(_) => 2,
+        OptimizerConfig::Lion(_) | OptimizerConfig::Muon(_) => 1,
+    };
+    let rows = recipe.batch.microbatch as u64;
+    let micro = rows * t;
+    let weights = num_parameters * F32;
+    let gradients = num_trained * F32 * if recipe.batch.accumulate_steps > 1 { 2 } else { 1 };
+    let activations = F32 * micro * (s.layers * s.kept + 3 * s.c);
+    let passing = F32 * micro * s.passing;
+    let width = architecture.labels().map_or(architecture.vocab_size(), <[String]>::len) as u64;
+    let logits = (F32 * width) * (micro as f64 * predicted_share(&recipe.objective)) as u64;
+    let optimizer = moments * num_trained * F32;
+    let held = weights + optimizer + BASE_BYTES;
+    // The tape is fullest when the logits exist; gradients are complete when it is empty.
+    let forward = activations + logits + passing.min(logits.max(passing));
+    let backward = gradients + passing;
+    let low = held + (activations + logits).max(gradients);
+    let expected = held + forward.max(backward) + gradients / 2 + largest * F32;
+    let high = held + forward + gradients + passing + 2 * largest * F32 + expected / 5;
+    Plan {
+        parameters,
+        num_parameters,
+        num_trained,
+        flops_per_token,
+        tokens_per_step,
+        steps,
+        tokens,
+        memory: Memory {
+            weights,
+            gradients,
+            optimizer,
+            activations: activations + passing,
+            logits,
+            base: BASE_BYTES,
+            low,
+            expected,
+            high,
+        },
+        checkpoint_bytes: weights + optimizer + 2_000_000,
+        num_checkpoints: num_checkpoints(recipe, steps),
+        sources: ledger(tokens),
+    }
+}
+
+fn num_checkpoints(recipe: &Recipe, steps: u64) -> u64 {
+    let saves = steps.div_ceil(recipe.checkpoint.every_steps.max(1)).max(1);
+    let kept = recipe.checkpoint.keep_every_steps.map_or(0, |every| steps / every.max(1));
+    (recipe.checkpoint.keep_last as u64 + 1 + kept).min(saves) + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_fall_into_parts() {
+        for (name, wanted) in [
+            ("model.embed_tokens.weight", "embeddings"),
+            ("model.layers.0.self_attn.q_proj.weight", "attention"),
+            ("model.layers.10.mlp.up_proj.weight", "feed-forward"),
+            ("model.layers.1.input_layernorm.weight", "norm"),
+            ("model.norm.weight", "norm"),
+            ("lm_head.weight", "head"),
+            ("transformer.wpe.weight", "embeddings"),
+            ("transformer.h.0.attn.c_attn.weight", "attention"),
+            ("transformer.h.0.ln_1.weight", "norm"),
+            ("bert.encoder.layer.0.intermediate.dense.weight", "feed-forward"),
+            ("bert.pooler.dense.weight", "head"),
+            ("cls.predictions.bias", "head"),
+            ("classifier.weight", "head"),
+        ] {
+            assert_eq!(part(name), wanted, "{name}");
+        }
+    }
+}

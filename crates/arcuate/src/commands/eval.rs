@@ -1,0 +1,372 @@
+//! `arcuate eval`: metrics of a checkpoint with intervals, in the shape that lm-eval writes.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Context;
+use arcuate_data::{Corpus, CorpusOptions, Document, Framing, Progress, Split, Stage, reader};
+use arcuate_eval::{
+    ClassificationResult, Done, Error, EvalModel, HeldOutOptions, HeldOutResult, RowResult, Task, TaskResult,
+    causal_rows, classification_task, classify, evaluate, held_out_task, lm_eval_json, run_task,
+};
+use arcuate_model::Input;
+use arcuate_objective::ObjectiveConfig;
+use arcuate_recipe::{Recipe, build};
+use arcuate_record::statistics::Bootstrap;
+use arcuate_record::{format_bytes, format_count, format_number, text_table, write_atomic};
+use arcuate_text::Tokenizer;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
+
+use super::generate::folder;
+use super::runs::output;
+use crate::{exit, terminal};
+
+/// Measure a checkpoint on texts, multiple-choice questions, labelled documents or held-out data.
+#[derive(clap::Args)]
+#[command(after_help = "Tasks:
+  text:FILE             loss, perplexity and bits per byte of a text
+  choice:FILE.jsonl     multiple choice by log-likelihood; lines {\"context\", \"choices\", \"answer\"}
+  classify:FILE.jsonl   a classifier's accuracy and macro-F1; lines {\"text\", \"label\"}
+  recipe:FILE.toml      the held-out part of a recipe's data, by the recipe's objective
+  held-out              the same for the run that the checkpoint belongs to
+Files may also be .gz or .zst.
+
+Examples:
+  arcuate eval runs/quickstart/checkpoints/best held-out
+  arcuate eval runs/quickstart/checkpoints/best text:story.txt choice:quiz.jsonl --json
+  arcuate eval models/llama recipe:recipes/quickstart.toml --stride 128 --output results.json
+
+No result depends on the microbatch. Intervals are 95% bootstrap intervals.")]
+pub(crate) struct Args {
+    /// Checkpoint folder with the tokenizer beside the model.
+    model: PathBuf,
+    /// What to measure.
+    #[arg(required = true, value_name = "TASK")]
+    tasks: Vec<String>,
+    /// Take only the first N questions or documents.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// Measure only about this many tokens of a text or of held-out data.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_tokens: Option<u64>,
+    /// Rows in one forward pass: speed and memory, not results.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    microbatch: usize,
+    /// Tokens by which windows over long texts move; smaller gives more context and takes longer.
+    #[arg(long, value_name = "N")]
+    stride: Option<usize>,
+    /// Longest row in tokens; left out: what the model takes (for recipes, what the recipe says).
+    #[arg(long, value_name = "N")]
+    max_seq_len: Option<usize>,
+    /// Seed of bootstrap draws and of the tokens that a masked model is asked for.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Also write the result as JSON to this file.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Print the result as JSON, as lm-eval writes it.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A task with the recipe it needs.
+enum Job {
+    File(Task),
+    Recipe(String, Box<Recipe>),
+}
+
+impl Job {
+    fn name(&self) -> String {
+        match self {
+            Self::File(task) => task.to_string(),
+            Self::Recipe(name, _) => name.clone(),
+        }
+    }
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    folder::check(&args.model)?;
+    if args.microbatch == 0 || args.stride == Some(0) || args.max_seq_len == Some(0) {
+        return Err(exit::usage("`--microbatch`, `--stride` and `--max-seq-len` must be 1 or more"));
+    }
+    let jobs = jobs(&args)?;
+    if let Some(file) = &args.output {
+        let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !parent.is_dir() || file.is_dir() {
+            return Err(exit::usage(format!(
+                "`{}` cannot be written; name a file in a folder that exists",
+                file.display()
+            )));
+        }
+    }
+    let opened = folder::open(&args.model)?;
+    let model = EvalModel {
+        microbatch: args.microbatch,
+        stride_tokens: args.stride,
+        max_seq_len: args.max_seq_len,
+        max_tokens: args.max_tokens,
+        max_items: args.limit,
+        seed: args.seed,
+        ..EvalModel::new(&opened.network, &opened.tokenizer)
+    };
+    let mut results = Vec::new();
+    for job in &jobs {
+        let start = Instant::now();
+        let bar = counter();
+        let mut progress = |done: Done| {
+            bar.set_position(done.rows);
+            bar.set_message(format!("{} tokens", format_count(done.tokens)));
+            ControlFlow::Continue(())
+        };
+        let result = match job {
+            Job::File(task) => run_task(task, &model, &mut progress).map_err(coded),
+            Job::Recipe(name, recipe) => recipe_task(name, recipe, &model, &mut progress),
+        };
+        bar.finish_and_clear();
+        results.push(result.with_context(|| format!("`{}`", job.name()))?);
+        terminal::say("eval", &format!("{} in {}", job.name(), terminal::duration(start.elapsed().as_secs_f64())));
+    }
+    let value = lm_eval_json(&args.model.display().to_string(), args.microbatch, &results);
+    if let Some(file) = &args.output {
+        write_atomic(file, format!("{value:#}\n").as_bytes()).context("cannot write the result")?;
+        terminal::say("wrote", &file.display().to_string());
+    }
+    if args.json { output::json(&value) } else { output::text(&table(&results)) }
+}
+
+/// All tasks, with their files there and their recipes read, before anything is computed.
+fn jobs(args: &Args) -> anyhow::Result<Vec<Job>> {
+    let mut jobs: Vec<Job> = Vec::new();
+    for text in &args.tasks {
+        let job = match text.strip_prefix("recipe:") {
+            Some(file) => Job::Recipe(text.clone(), Box::new(arcuate_recipe::load_recipe(Path::new(file), &[])?.value)),
+            None => match text.parse::<Task>() {
+                Ok(Task::HeldOut) => Job::Recipe(text.clone(), Box::new(own_recipe(&args.model)?)),
+                Ok(task) => Job::File(task),
+                Err(_) => {
+                    let forms = Task::FORMS.map(|form| format!("`{form}`")).join(", ");
+                    let message = format!("there is no task `{text}`; a task is one of {forms}, `recipe:FILE.toml`");
+                    return Err(exit::usage(message));
+                }
+            },
+        };
+        if let Job::File(task) = &job
+            && let Some(file) = task.file().filter(|file| !file.is_file())
+        {
+            return Err(exit::usage(format!(
+                "`{}` of the task `{text}` is not a file; check the path",
+                file.display()
+            )));
+        }
+        if jobs.iter().any(|known| known.name() == job.name()) {
+            return Err(exit::usage(format!("the task `{text}` is named twice; name every task once")));
+        }
+        jobs.push(job);
+    }
+    Ok(jobs)
+}
+
+/// The recipe of the run in whose folder a checkpoint lies.
+fn own_recipe(model: &Path) -> anyhow::Result<Recipe> {
+    let real = model.canonicalize().with_context(|| format!("cannot read `{}`", model.display()))?;
+    let resolved = real.parent().and_then(Path::parent).map(|run| run.join("resolved.toml"));
+    let Some(resolved) = resolved.filter(|path| path.is_file()) else {
+        return Err(exit::usage(format!(
+            "`{}` lies in no run folder, so its held-out data is not known; name a recipe: `recipe:FILE.toml`",
+            model.display()
+        )));
+    };
+    Ok(arcuate_recipe::load_recipe(&resolved, &[])?.value)
+}
+
+/// The held-out part of a recipe's data, by the recipe's objective.
+fn recipe_task(
+    name: &str,
+    recipe: &Recipe,
+    model: &EvalModel<'_>,
+    progress: &mut dyn FnMut(Done) -> ControlFlow<()>,
+) -> anyhow::Result<TaskResult> {
+    let longest = model.max_seq_len.unwrap_or(recipe.batch.max_seq_len);
+    let model = EvalModel { max_seq_len: Some(longest), ..*model };
+    let mut result = match &recipe.objective {
+        ObjectiveConfig::Classification(_) => {
+            let items = classify(&model, held_out_documents(recipe)?, progress).map_err(coded)?;
+            let architecture = model.network.architecture();
+            let bootstrap = Bootstrap { seed: model.seed, ..Bootstrap::default() };
+            let labels = architecture.labels().unwrap_or_default();
+            classification_task(&Task::HeldOut, &ClassificationResult::new(labels, &items, &bootstrap).map_err(coded)?)
+        }
+        objective => held_out_task(&Task::HeldOut, &held_out(recipe, objective, &model, progress)?, &model),
+    };
+    name.clone_into(&mut result.task);
+    Ok(result)
+}
+
+fn held_out(
+    recipe: &Recipe,
+    objective: &ObjectiveConfig,
+    model: &EvalModel<'_>,
+    progress: &mut dyn FnMut(Done) -> ControlFlow<()>,
+) -> anyhow::Result<HeldOutResult> {
+    let is_causal = matches!(objective, ObjectiveConfig::NextToken(_));
+    let architecture = model.network.architecture();
+    if is_causal != architecture.is_causal() {
+        return Err(exit::usage(format!(
+            "`{}` is not what `[objective.{}]` trains; name a recipe that fits the model",
+            architecture.name(),
+            objective.name()
+        )));
+    }
+    let framing = if is_causal { Framing::CausalLm } else { Framing::Bert };
+    let options = CorpusOptions { max_seq_len: model.max_seq_len(), framing, labels: false };
+    let corpus = open_corpus(recipe, model.tokenizer, &options)?;
+    let rows = corpus.held_out(model.stride_tokens.filter(|_| is_causal))?;
+    let how = HeldOutOptions {
+        microbatch: model.microbatch,
+        pad_id: model.pad_id(),
+        max_tokens: model.max_tokens,
+        covers_text: is_causal,
+    };
+    let names = corpus.source_names();
+    let network = model.network.valid();
+    if is_causal {
+        return evaluate(rows, &names, &how, progress, |batch| causal_rows(&network, batch)).map_err(coded);
+    }
+    let objective = build::objective(recipe, model.tokenizer)?;
+    let seed = model.seed;
+    let measure = |batch: &arcuate_data::Batch| -> arcuate_model::Result<Vec<RowResult>> {
+        let mut batch = batch.clone();
+        // As in a run, where every evaluation hides the same tokens.
+        objective.prepare(&mut batch, seed, u64::MAX);
+        let logits = network.forward(&Input::from_batch(&batch), &objective.wanted(&batch))?;
+        let row = |score: arcuate_objective::RowScore| RowResult {
+            loss_sum: score.loss_sum,
+            count: score.count as u64,
+            correct: score.correct,
+        };
+        Ok(objective.scores(&batch, logits).into_iter().map(row).collect())
+    };
+    evaluate(rows, &names, &how, progress, measure).map_err(coded)
+}
+
+fn open_corpus(recipe: &Recipe, tokenizer: &Tokenizer, options: &CorpusOptions) -> anyhow::Result<Corpus> {
+    let bar = terminal::bar("data", 0, true);
+    let watch = Progress::new(|stage, done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+        bar.set_message(match stage {
+            Stage::Hash => "reading",
+            Stage::Wait => "waiting for another process",
+            Stage::Tokenise => "tokenising",
+            Stage::Pack => "packing",
+            Stage::Scan => "scanning",
+        });
+        ControlFlow::Continue(())
+    });
+    let corpus = Corpus::open(&recipe.data, tokenizer, options, &watch);
+    bar.finish_and_clear();
+    Ok(corpus?)
+}
+
+/// Labelled held-out documents of all sources; items that are bad end the reading with their place.
+fn held_out_documents(recipe: &Recipe) -> anyhow::Result<impl Iterator<Item = arcuate_data::Result<Document>>> {
+    let mut sources = Vec::new();
+    for name in recipe.data.source.keys() {
+        sources.push(reader::open(&recipe.data, name)?);
+    }
+    let fraction = recipe.data.held_out_fraction;
+    let is_wanted = move |document: &arcuate_data::Result<Document>| match document {
+        Ok(document) => Split::of(&document.id, fraction) == Split::HeldOut && document.label.is_some(),
+        // The run that trained the model has decided how many bad items are too many.
+        Err(error) => !error.is_bad_item(),
+    };
+    Ok(sources.into_iter().flatten().filter(is_wanted))
+}
+
+/// Rows and tokens so far; the number of rows is not known before.
+fn counter() -> ProgressBar {
+    let bar = terminal::bar("eval", 0, false);
+    if let Ok(style) = ProgressStyle::with_template("{prefix:<8}{human_pos} rows  {msg}  {elapsed}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// What was asked wrongly is exit code 2, what is wrong with a file is 4.
+fn coded(error: Error) -> anyhow::Error {
+    match error {
+        Error::Model(arcuate_model::Error::Unsupported(message)) | Error::Unsupported(message) => exit::usage(message),
+        Error::Model(error) => error.into(),
+        Error::Text(error) => error.into(),
+        Error::Data(error) => error.into(),
+        Error::Measure(error) => anyhow::Error::from_boxed(error),
+        other @ (Error::Empty { .. } | Error::Io { .. } | Error::Line { .. } | Error::UnknownLabel { .. }) => {
+            exit::Coded { code: 4, message: other.to_string() }.into()
+        }
+        other => other.into(),
+    }
+}
+
+fn table(results: &[TaskResult]) -> String {
+    let mut rows = Vec::new();
+    for result in results {
+        for (name, metric) in &result.metrics {
+            let interval = metric.interval.map_or_else(
+                || "-".to_owned(),
+                |[low, high]| format!("{} to {}", format_number(low), format_number(high)),
+            );
+            rows.push(vec![
+                result.task.clone(),
+                name.clone(),
+                format_number(metric.value),
+                metric.stderr.map_or_else(|| "-".to_owned(), |error| format!("±{}", format_number(error))),
+                interval,
+                if metric.higher_is_better { "higher" } else { "lower" }.to_owned(),
+            ]);
+        }
+    }
+    let mut text = text_table(&["task", "metric", "value", "std. error", "95% interval", "better"], &rows);
+    let notes: Vec<String> =
+        results.iter().filter_map(|result| Some(format!("{}: {}\n", result.task, note(result)?))).collect();
+    if !notes.is_empty() {
+        text.push('\n');
+        text.push_str(&notes.concat());
+    }
+    let sources = sources(results);
+    if !sources.is_empty() {
+        text.push('\n');
+        text.push_str(&text_table(&["task", "source", "tokens", "loss", "perplexity", "bits/byte"], &sources));
+    }
+    text
+}
+
+/// How much was measured, and what guessing would give.
+fn note(result: &TaskResult) -> Option<String> {
+    let details = &result.details;
+    let number = |key: &str| details[key].as_f64();
+    if let (Some(tokens), Some(bytes)) = (details["tokens"].as_u64(), details["bytes"].as_u64()) {
+        let cut = if details["is_partial"] == Value::Bool(true) { ", not all of it" } else { "" };
+        return Some(format!("{} tokens, {}{cut}", format_count(tokens), format_bytes(bytes)));
+    }
+    if let Some(chance) = number("chance") {
+        return Some(format!("{} questions, guessing gives {}", result.num_effective, format_number(chance)));
+    }
+    let majority = number("majority_accuracy")?;
+    Some(format!("{} documents, the most frequent class gives {}", result.num_effective, format_number(majority)))
+}
+
+/// Rows by source, where there is more than one.
+fn sources(results: &[TaskResult]) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    for result in results {
+        let Some(sources) = result.details["sources"].as_object().filter(|sources| sources.len() > 1) else { continue };
+        for (name, measured) in sources {
+            let number = |key: &str| measured[key].as_f64().map_or_else(|| "-".to_owned(), format_number);
+            let cells = [number("tokens"), number("loss"), number("perplexity"), number("bits_per_byte")];
+            rows.push([result.task.clone(), name.clone()].into_iter().chain(cells).collect());
+        }
+    }
+    rows
+}

@@ -1,0 +1,90 @@
+//! All commands: one file each, one list.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::exit;
+
+mod check;
+mod data;
+mod doctor;
+mod eval;
+mod export;
+mod generate;
+mod recipe;
+mod run;
+mod runs;
+mod tokenizer;
+mod verify;
+
+pub(crate) use run::{read, refuse};
+
+/// Pretrains speech and text language models from recipes, and does what pretraining needs around it.
+#[derive(Parser)]
+#[command(name = "arcuate", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Examples:
+  arcuate run recipes/quickstart.toml
+  arcuate check recipes/quickstart.toml --set model.llama.num_layers=8
+  arcuate generate runs/quickstart/checkpoints/best --prompt \"Fellow citizens\"
+
+Exit codes: 0 done; 1 failed; 2 bad recipe or arguments; 3 stopped by the health referee; 4 bad data; 75 preempted, run again to resume.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Check(check::Args),
+    Data(data::Args),
+    Doctor(doctor::Args),
+    Eval(eval::Args),
+    Export(export::Args),
+    Generate(generate::Args),
+    Recipe(recipe::Args),
+    Run(run::Args),
+    Runs(runs::Args),
+    Tokenizer(tokenizer::Args),
+    Verify(verify::Args),
+}
+
+/// Runs the command that the arguments name.
+pub(crate) fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Check(args) => check::run(args),
+        Command::Data(args) => data::run(args),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Export(args) => export::run(args),
+        Command::Generate(args) => generate::run(args),
+        Command::Recipe(args) => recipe::run(args),
+        Command::Run(args) => run::run(args),
+        Command::Runs(args) => runs::run(args),
+        Command::Tokenizer(args) => tokenizer::run(args),
+        Command::Verify(args) => verify::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::from(exit::code(&error))
+        }
+    }
+}
+
+/// Prints an error with its causes, or the diagnostics of a recipe as they are.
+fn report(error: &anyhow::Error) {
+    if let Some(diagnostics) = error.downcast_ref::<arcuate_recipe::Diagnostics>() {
+        eprintln!("{}", diagnostics.render(crate::terminal::color()));
+        return;
+    }
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    eprintln!("error: {text}");
+}

@@ -1,0 +1,88 @@
+//! `arcuate run`: one training, or a pipeline of them; resumes by itself if the run folder exists.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use arcuate_recipe::{Override, RecipeFile};
+
+use crate::exit::usage;
+use crate::session::{self, Options};
+
+/// Run a recipe (one training) or a pipeline (several, handing checkpoints over); run it again to resume.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  arcuate run recipes/quickstart.toml
+  arcuate run recipes/quickstart.toml --set seed=18 --set name='\"quickstart-18\"'
+  arcuate run recipes/party.pipeline.toml
+
+Ctrl-C, SIGTERM or SIGUSR1 once: finish the step, save, exit 75. Twice: stop now. Running the same command again resumes.")]
+pub(crate) struct Args {
+    /// Recipe or pipeline file.
+    file: PathBuf,
+    /// Change a value of the recipe, such as `batch.microbatch=4`; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Folder of all runs.
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    runs_dir: PathBuf,
+    /// Print the plan and stop before anything is written.
+    #[arg(long)]
+    dry_run: bool,
+    /// Resume although the data is not what the checkpoint was trained on.
+    #[arg(long)]
+    accept_changed_data: bool,
+    /// Threads for the computation; left out: one for each core.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// One JSON object a line on standard output instead of the progress display.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: Args) -> Result<()> {
+    if let Some(threads) = args.threads {
+        crate::threads::set(threads)?;
+    }
+    if args.dry_run {
+        return super::check::plan_only(&args.file, &args.set, &args.runs_dir, args.json);
+    }
+    let overrides = Override::from_flags(&args.set);
+    let stop = crate::signals::install()?;
+    let options = |accept| Options {
+        runs_dir: args.runs_dir.clone(),
+        json: args.json,
+        accept_changed_data: accept,
+        stop: stop.clone(),
+    };
+    match arcuate_recipe::load_file(&args.file, &overrides)? {
+        RecipeFile::Recipe(loaded) => {
+            refuse(arcuate_recipe::check_recipe(&loaded))?;
+            let text = read(&args.file)?;
+            session::run(&loaded, &text, &options(args.accept_changed_data)).map(|_| ())
+        }
+        RecipeFile::Pipeline(pipeline) => {
+            if !args.set.is_empty() && pipeline.value.step.is_empty() {
+                return Err(usage("a pipeline without steps has nothing to set"));
+            }
+            refuse(arcuate_recipe::check_steps(&pipeline))?;
+            crate::pipeline::run(&pipeline.value, &options(args.accept_changed_data))
+        }
+    }
+}
+
+/// Reads a recipe as text, for the run folder.
+pub(crate) fn read(path: &Path) -> Result<String> {
+    Ok(std::fs::read_to_string(path).map_err(|e| usage(format!("cannot read `{}`: {e}", path.display())))?)
+}
+
+/// Prints warnings; fails when there are errors.
+pub(crate) fn refuse(found: arcuate_recipe::Diagnostics) -> Result<()> {
+    if found.has_errors() {
+        return Err(found.into());
+    }
+    if found.len() > 0 {
+        eprintln!("{}", found.render(crate::terminal::color()));
+    }
+    Ok(())
+}

@@ -1,0 +1,51 @@
+//! Exit codes: 0 done; 1 another failure; 2 bad recipe or arguments; 3 stopped by the health referee; 4 bad data;
+//! 75 preempted, run again to resume.
+
+/// A failure whose exit code is given.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Coded {
+    pub code: u8,
+    pub message: String,
+}
+
+/// An error in the arguments: exit code 2.
+pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
+    Coded { code: 2, message: message.into() }.into()
+}
+
+/// The exit code of an error: that of the first cause that has one.
+pub(crate) fn code(error: &anyhow::Error) -> u8 {
+    error.chain().find_map(code_of).unwrap_or(1)
+}
+
+fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
+    if let Some(coded) = cause.downcast_ref::<Coded>() {
+        return Some(coded.code);
+    }
+    if cause.is::<arcuate_recipe::Diagnostics>() {
+        return Some(2);
+    }
+    if let Some(error) = cause.downcast_ref::<arcuate_train::Error>() {
+        return match error {
+            arcuate_train::Error::Hook(inner) => inner_code(inner.as_ref()),
+            other => Some(other.exit_code()),
+        };
+    }
+    inner_code(cause)
+}
+
+fn inner_code(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
+    let mut cause = Some(cause);
+    while let Some(error) = cause {
+        if error.is::<arcuate_data::Error>() || error.is::<arcuate_model::Error>() || error.is::<arcuate_text::Error>()
+        {
+            return Some(4);
+        }
+        if error.is::<arcuate_objective::Error>() {
+            return Some(2);
+        }
+        cause = error.source();
+    }
+    None
+}

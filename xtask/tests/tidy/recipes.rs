@@ -1,0 +1,82 @@
+//! Every recipe in the tree loads, and nothing in it is found wrong.
+
+use arcuate_recipe::{RecipeFile, check_recipe, check_steps, load_file, parse_pipeline, parse_recipe};
+use xtask::workspace::{recipe_files, relative, root};
+
+use crate::tree::{assert_none, text_of, tracked};
+
+#[test]
+fn every_recipe_loads_and_passes_the_check() {
+    // Paths in a recipe are relative to the current folder. Every other test uses whole paths.
+    std::env::set_current_dir(root()).expect("the root is there");
+    let mut found = Vec::new();
+    for path in recipe_files() {
+        let path = relative(&path);
+        let diagnostics = match load_file(path.as_ref(), &[]) {
+            Ok(RecipeFile::Recipe(recipe)) => check_recipe(&recipe),
+            Ok(RecipeFile::Pipeline(pipeline)) => check_steps(&pipeline),
+            Err(diagnostics) => diagnostics,
+        };
+        if diagnostics.has_errors() {
+            found.push(format!("{path}\n{}", diagnostics.render(false)));
+        }
+    }
+    assert_none("recipes of the tree", &found);
+}
+
+#[test]
+fn every_recipe_names_its_schema() {
+    let names =
+        |path: &std::path::PathBuf| std::fs::read_to_string(path).is_ok_and(|text| text.starts_with("#:schema "));
+    let found: Vec<String> = recipe_files().iter().filter(|path| !names(path)).map(|path| relative(path)).collect();
+    assert_none("line one must be `#:schema PATH`, for editors", &found);
+}
+
+/// The `toml` blocks of a page.
+fn blocks(text: &str) -> Vec<&str> {
+    text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect()
+}
+
+#[test]
+fn recipes_and_pipelines_in_the_pages_are_well_typed() {
+    let mut found = Vec::new();
+    for page in tracked().into_iter().filter(|path| path.extension().is_some_and(|ending| ending == "md")) {
+        let text = std::fs::read_to_string(&page).expect("a page is UTF-8");
+        for block in blocks(&text) {
+            let name = relative(&page);
+            let outcome = if block.contains("[[step]]") {
+                parse_pipeline(&name, block, &[]).map(drop)
+            } else {
+                parse_recipe(&name, &completed(block), &[]).map(drop)
+            };
+            found.extend(outcome.err().map(|diagnostics| format!("{name}\n{}", diagnostics.render(false))));
+        }
+    }
+    assert_none("blocks of pages", &found);
+}
+
+/// A piece of a recipe with all the tables that it leaves out.
+fn completed(block: &str) -> String {
+    let whole = text_of("README.md");
+    let whole = blocks(&whole).into_iter().next().unwrap_or_default();
+    let family = |header: &str| header.trim_matches(['[', ']']).split('.').next().unwrap_or_default().to_owned();
+    let headers = |text: &str| text.lines().filter(|line| line.starts_with('[')).map(family).collect::<Vec<_>>();
+    let given = headers(block);
+    let mut text = String::new();
+    if !block.contains("name = ") {
+        text.push_str("name = \"piece\"\nseed = 1\n");
+    }
+    text.push_str(block);
+    let mut is_missing = false;
+    for line in whole.lines() {
+        if line.starts_with('[') {
+            let header = line.split_whitespace().next().unwrap_or_default();
+            is_missing = !given.contains(&family(header));
+        }
+        if is_missing {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
+}
