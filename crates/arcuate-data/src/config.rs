@@ -60,8 +60,9 @@ pub struct SourceConfig {
     /// Name of the JSON key or Parquet column that holds the class of a document, for classification.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_column: Option<String>,
-    /// Cut documents longer than this into documents of their own (ids `ID#1`, `ID#2`, ...), at line ends if possible: one
-    /// giant text can then be split into training and held-out text.
+    /// Cut documents longer than this into documents of their own (ids `ID#1`, `ID#2`, ...), at line ends if possible.
+    /// Sections of a JSONL or Parquet record stay on the side of the split where the record lies; those of a text file do
+    /// not, so one giant text can be split into training and held-out text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 64))]
     pub split_at_bytes: Option<u64>,

@@ -100,7 +100,7 @@ impl Plan {
 }
 
 fn is_chosen(spec: &PlanSpec<'_>, document: &DocumentRecord) -> bool {
-    Split::of_hash(document.id_hash, spec.held_out_fraction) == spec.split
+    Split::of_hash(document.side_hash, spec.held_out_fraction) == spec.split
         && (!spec.only_labelled || document.label != NO_LABEL)
 }
 

@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 use crate::config::{DataConfig, SourceConfig};
 use crate::error::{BadItem, BadReason, Error, Result};
 use crate::files::{self, Format, InputFile};
+use crate::split::id_hash;
 
 /// Longest stretch of text that is tokenised at once.
 pub(crate) const PART_BYTES: usize = 256 << 10;
@@ -25,6 +26,8 @@ pub(crate) const PART_BYTES: usize = 256 << 10;
 pub struct Document {
     /// The id given, or file name and line.
     pub id: String,
+    /// The record that this is a section of, where `split_at_bytes` cut it: sections of a record stay on one side of the split.
+    pub parent: Option<String>,
     /// The text.
     pub text: String,
     /// The class, where the recipe names a label column and the document has one.
@@ -209,13 +212,20 @@ fn sections(mut document: Document, limit: usize) -> impl Iterator<Item = Docume
 }
 
 fn section(of: &Document, number: u64, text: String) -> Document {
-    Document { id: format!("{}#{number}", of.id), text, ..of.clone_without_text() }
+    let parent = Some(of.id.clone());
+    Document { id: format!("{}#{number}", of.id), parent, text, ..of.clone_without_text() }
 }
 
 impl Document {
+    /// The hash that decides on which side of the split it lies.
+    pub(crate) fn side_hash(&self) -> u64 {
+        id_hash(self.parent.as_ref().unwrap_or(&self.id))
+    }
+
     fn clone_without_text(&self) -> Self {
         Self {
             id: self.id.clone(),
+            parent: self.parent.clone(),
             text: String::new(),
             label: self.label.clone(),
             attributes: self.attributes.clone(),

@@ -232,7 +232,7 @@ impl<'a> SourceScanner<'a> {
                 });
             } else {
                 self.sums.documents += 1;
-                let side = Split::of_hash(hash, self.config.held_out_fraction);
+                let side = Split::of_hash(document.side_hash(), self.config.held_out_fraction);
                 self.sums.held_out_documents += u64::from(side == Split::HeldOut);
             }
         }

@@ -37,7 +37,8 @@ pub(crate) const MAX_LABELS: usize = 65_536;
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 pub(crate) struct DocumentRecord {
-    pub(crate) id_hash: u64,
+    /// Decides on which side of the split it lies.
+    pub(crate) side_hash: u64,
     /// Where its id ends in `ids.bin`; it begins where the one before ends.
     pub(crate) id_end: u64,
     pub(crate) token_start: u64,

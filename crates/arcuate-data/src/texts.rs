@@ -83,7 +83,7 @@ impl Iterator for Texts {
                 None => self.current = None,
                 Some(Ok(part)) => {
                     let document = part.document;
-                    if Split::of(&document.id, self.held_out_fraction) == self.split {
+                    if Split::of_hash(document.side_hash(), self.held_out_fraction) == self.split {
                         *left = left.saturating_sub(document.text.len() as u64);
                         return Some(document.text);
                     }

@@ -121,7 +121,7 @@ impl Architecture {
     /// What makes these sizes impossible.
     pub(crate) fn problem(&self) -> Option<String> {
         let c = &self.config;
-        (c.hidden_size % c.num_heads != 0)
+        (!c.hidden_size.is_multiple_of(c.num_heads))
             .then(|| format!("{} heads do not divide hidden_size {}", c.num_heads, c.hidden_size))
     }
 }

@@ -125,13 +125,13 @@ impl Architecture {
     /// What makes these sizes impossible.
     pub(crate) fn problem(&self) -> Option<String> {
         let c = &self.config;
-        if c.head_dim.is_none() && c.hidden_size % c.num_heads != 0 {
+        if c.head_dim.is_none() && !c.hidden_size.is_multiple_of(c.num_heads) {
             return Some(format!("{} heads do not divide hidden_size {}", c.num_heads, c.hidden_size));
         }
-        if c.num_heads % self.num_kv_heads() != 0 {
+        if !c.num_heads.is_multiple_of(self.num_kv_heads()) {
             return Some(format!("{} key-value heads do not divide {} heads", self.num_kv_heads(), c.num_heads));
         }
-        (self.head_dim() % 2 != 0).then(|| format!("rotary positions need an even head width, not {}", self.head_dim()))
+        (!self.head_dim().is_multiple_of(2)).then(|| format!("rotary positions need an even head width, not {}", self.head_dim()))
     }
 
     /// Radians a position for every channel pair.

@@ -139,6 +139,7 @@ impl Architecture {
 
 /// A network of any architecture.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)] // a handful exist at a time, and tensors are handles
 pub enum Network {
     /// BERT
     Bert(Bert),

@@ -9,7 +9,7 @@
 use arcuate_data::LedgerEntry;
 use arcuate_model::{Architecture, ModelConfig};
 use arcuate_objective::ObjectiveConfig;
-use arcuate_train::{HorizonConfig, OptimizerConfig};
+use arcuate_train::HorizonConfig;
 use serde::Serialize;
 
 use crate::Recipe;
@@ -17,7 +17,7 @@ use crate::Recipe;
 /// Bytes of one number.
 const F32: u64 = 4;
 /// Program, thread stacks, tokenizer and token cache pages.
-const BASE_BYTES: u64 = 45_000_000;
+const BASE_BYTES: u64 = 70_000_000;
 
 /// Memory in bytes, as counted and with the room that allocation may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -153,13 +153,14 @@ fn predicted_share(objective: &ObjectiveConfig) -> f64 {
 pub fn plan(recipe: &Recipe, architecture: &Architecture, ledger: impl Fn(u64) -> Vec<LedgerEntry>) -> Plan {
     let infos = architecture.parameters();
     let mut parameters: Vec<(String, u64)> = Vec::new();
-    let (mut num_parameters, mut num_trained, mut largest) = (0, 0, 0);
+    let (mut num_parameters, mut num_trained, mut largest, mut moments) = (0, 0, 0, 0);
     for info in &infos {
         let (name, len) = (part(&info.name), info.len() as u64);
         num_parameters += len;
         largest = largest.max(len);
         if !recipe.freeze.iter().any(|pattern| arcuate_train::matches(pattern, &info.name)) {
             num_trained += len;
+            moments += len * recipe.optimizer.num_moments(&info.name, &info.shape);
         }
         match parameters.iter_mut().find(|(other, _)| *other == name) {
             Some((_, sum)) => *sum += len,
@@ -177,10 +178,6 @@ pub fn plan(recipe: &Recipe, architecture: &Architecture, ledger: impl Fn(u64) -
         HorizonConfig::Steps(steps) => (steps, steps.saturating_mul(tokens_per_step)),
         HorizonConfig::Tokens(tokens) => (tokens.div_ceil(tokens_per_step.max(1)), tokens),
     };
-    let moments = match &recipe.optimizer {
-        OptimizerConfig::Adamw(_) => 2,
-        OptimizerConfig::Lion(_) | OptimizerConfig::Muon(_) => 1,
-    };
     let rows = recipe.batch.microbatch as u64;
     let micro = rows * t;
     let weights = num_parameters * F32;
@@ -189,7 +186,7 @@ pub fn plan(recipe: &Recipe, architecture: &Architecture, ledger: impl Fn(u64) -
     let passing = F32 * micro * s.passing;
     let width = architecture.labels().map_or(architecture.vocab_size(), <[String]>::len) as u64;
     let logits = (F32 * width) * (micro as f64 * predicted_share(&recipe.objective)) as u64;
-    let optimizer = moments * num_trained * F32;
+    let optimizer = moments * F32;
     let held = weights + optimizer + BASE_BYTES;
     // The tape is fullest when the logits exist; gradients are complete when it is empty.
     let forward = activations + logits + passing.min(logits.max(passing));

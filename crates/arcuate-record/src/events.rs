@@ -78,7 +78,7 @@ fn newest_event_file(run_path: &Path) -> io::Result<Option<u64>> {
 }
 
 fn host_name() -> String {
-    let name = fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::env::var("HOSTNAME"));
+    let name = fs::read_to_string("/proc/sys/kernel/hostname");
     let name: String =
         name.unwrap_or_default().trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
     if name.is_empty() { "localhost".into() } else { name }

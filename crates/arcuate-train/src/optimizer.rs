@@ -55,6 +55,18 @@ macro_rules! optimizers {
 
 optimizers! { Adamw => adamw, Lion => lion, Muon => muon }
 
+impl OptimizerConfig {
+    /// Numbers that are remembered for each number of a tensor.
+    pub fn num_moments(&self, name: &str, shape: &[usize]) -> u64 {
+        match self {
+            Self::Adamw(_) => 2,
+            Self::Lion(_) => 1,
+            Self::Muon(_) if muon::is_hidden_matrix(name, shape) => 1,
+            Self::Muon(_) => 2,
+        }
+    }
+}
+
 /// Gradients by parameter name, each flattened, without a tape.
 pub type Gradients = BTreeMap<String, Tensor<1>>;
 

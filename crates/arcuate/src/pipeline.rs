@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use arcuate_recipe::Pipeline;
 use arcuate_record::{State, Status};
+use arcuate_text::TokenizerConfig;
 
 use crate::session::{self, Options};
 use crate::terminal::say;
@@ -41,13 +42,16 @@ fn aside(folder: &std::path::Path) -> std::path::PathBuf {
     (1..).map(|i| folder.with_extension(format!("old-{i}"))).find(|p| !p.exists()).expect("numbers do not end")
 }
 
-/// A hash of everything that a step depends on: its recipe, and the weights it starts from.
+/// A hash of everything that a step depends on: its recipe, the weights it starts from, the tokenizer it is handed.
 fn inputs(recipe: &arcuate_recipe::Recipe) -> Result<String> {
     let mut text = arcuate_recipe::build::recipe_hash(recipe);
     if let Some(dir) = &recipe.init_from {
         let path = dir.join("manifest.json");
         let manifest = std::fs::read_to_string(&path).unwrap_or_default();
         text += &manifest;
+    }
+    if let TokenizerConfig::File(file) = &recipe.tokenizer {
+        text += arcuate_text::Tokenizer::load(&file.path)?.hash();
     }
     Ok(arcuate_recipe::build::hash(&text))
 }

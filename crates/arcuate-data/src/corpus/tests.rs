@@ -514,3 +514,26 @@ fn texts_end_at_an_error_that_is_kept() {
     assert!(failure.take().expect_err("line 6").to_string().contains("x.jsonl:6"));
     assert!(failure.take().is_ok(), "told once");
 }
+
+#[test]
+fn sections_of_a_record_stay_on_one_side_of_the_split() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("a.jsonl");
+    let lines: Vec<String> = (0..40)
+        .map(|i| format!("{}\n", serde_json::json!({"id": format!("doc-{i}"), "text": "some words here. ".repeat(60)})))
+        .collect();
+    std::fs::write(&path, lines.concat()).expect("writable");
+    let packing = PackingConfig::BestFit(crate::pack::best_fit::Config {});
+    let mut config = DataConfig::single("a", path.display().to_string(), packing);
+    config.held_out_fraction = 0.3;
+    config.cache_dir = dir.path().join("cache");
+    let source = config.source.get_mut("a").expect("the only source");
+    source.split_at_bytes = Some(100);
+    source.id_column = Some("id".to_owned());
+    for document in crate::reader::open(&config, "a").expect("readable") {
+        let document = document.expect("sound");
+        let record = document.id.split('#').next().expect("an id").to_owned();
+        assert_eq!(document.parent.as_deref(), Some(record.as_str()));
+        assert_eq!(Split::of_hash(document.side_hash(), 0.3), Split::of(&record, 0.3));
+    }
+}

@@ -49,7 +49,7 @@ pub(super) fn document(
             None => return Err(missing(column, "label_column", &record, place)),
         },
     };
-    Ok(Document { id, text, label, attributes: record, place })
+    Ok(Document { id, parent: None, text, label, attributes: record, place })
 }
 
 fn missing(column: &str, key: &str, record: &Map<String, Value>, place: String) -> Error {

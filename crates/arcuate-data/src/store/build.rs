@@ -218,7 +218,7 @@ impl<'a> Writer<'a> {
         }
         let label = self.label(document.label.as_deref())?;
         let mut current = DocumentRecord {
-            id_hash: hash,
+            side_hash: document.side_hash(),
             id_end: 0,
             token_start: self.details.num_tokens,
             num_bytes: 0,

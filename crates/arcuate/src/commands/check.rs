@@ -143,7 +143,7 @@ fn scan(loaded: &Loaded<Recipe>, how: How) -> Result<serde_json::Value> {
     let recipe = &loaded.value;
     let limit = (!how.full_scan).then_some(256 << 20);
     let options = ScanOptions {
-        max_seq_len: recipe.batch.max_seq_len,
+        max_seq_len: Some(recipe.batch.max_seq_len),
         max_bytes_per_source: limit,
         max_tokenised_bytes_per_source: Some(8 << 20),
     };

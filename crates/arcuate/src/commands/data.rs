@@ -281,8 +281,10 @@ fn text(sources: &BTreeMap<String, Stats>, findings: &[ScanFinding]) -> String {
             rows.push([name.clone(), what.to_owned()].into_iter().chain(lengths.map(format_count)).collect());
         }
     }
-    text.push('\n');
-    text.push_str(&text_table(&["length of a document", "in", "least", "5%", "half", "95%", "most"], &rows));
+    if !rows.is_empty() {
+        text.push('\n');
+        text.push_str(&text_table(&["length of a document", "in", "least", "5%", "half", "95%", "most"], &rows));
+    }
     for (name, one) in sources.iter().filter(|(_, one)| !one.labels.is_empty()) {
         let mut labels: Vec<(&String, &u64)> = one.labels.iter().collect();
         labels.sort_by_key(|(label, count)| (std::cmp::Reverse(**count), *label));
@@ -316,9 +318,9 @@ fn findings_text(sources: &BTreeMap<String, Stats>, findings: &[ScanFinding]) ->
         })
         .collect();
     for (name, one) in sources.iter().filter(|(_, one)| one.duplicate_texts > 0) {
-        let count = one.duplicate_texts;
+        let (count, all) = (one.duplicate_texts, one.scan.documents);
         let places = at(count, &one.duplicate_places);
-        lines.push(format!("duplicate text: {count} documents of `{name}` repeat the text of an earlier one{places}"));
+        lines.push(format!("duplicate text: {count} of {all} documents of `{name}` repeat an earlier one{places}"));
     }
     if lines.is_empty() { "nothing is wrong with the data\n".to_owned() } else { lines.join("\n") + "\n" }
 }

@@ -33,7 +33,7 @@ pub(crate) struct Args {
     #[arg(value_name = "-", value_parser = ["-"])]
     stdin: Option<String>,
     /// Text to continue; `-` reads it from standard input.
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
     /// Longest continuation in tokens.
     #[arg(long, value_name = "N", default_value_t = 200)]

@@ -15,17 +15,11 @@ use crate::{exit, terminal};
 
 /// Folder that `arcuate run` writes to.
 const DEFAULT_ROOT: &str = "runs";
-/// Metrics that say most, the first first: columns of the list, plots of one run.
+/// Metrics that say most: columns of the list.
 const COLUMNS: [&str; 4] = ["eval/bits_per_byte", "eval/loss", "eval/accuracy", "train/loss"];
-const PLOTS: [&str; 7] = [
-    "eval/bits_per_byte",
-    "eval/loss",
-    "eval/accuracy",
-    "train/bits_per_byte",
-    "train/loss",
-    "train/learning_rate",
-    "train/tokens_per_second",
-];
+/// What is plotted of one run: of each line, the first metric that the run has.
+const PLOTS: [&[&str]; 3] =
+    [&["eval/bits_per_byte", "eval/accuracy", "eval/loss"], &["train/loss"], &["train/learning_rate"]];
 
 /// List, show and compare runs.
 #[derive(clap::Args)]
@@ -209,8 +203,12 @@ fn show(name: &str, wanted: &[String], common: &Common) -> anyhow::Result<()> {
         text.push('\n');
         text.push_str(&text_table(&["metric", "last", "best"], &rows));
     }
-    let plotted: Vec<&str> =
-        if wanted.is_empty() { PLOTS.to_vec() } else { wanted.iter().map(String::as_str).collect() };
+    let plotted: Vec<&str> = if wanted.is_empty() {
+        let drawn = |metric: &&&str| series(metric).len() > 1;
+        PLOTS.iter().filter_map(|metrics| metrics.iter().find(drawn).copied()).collect()
+    } else {
+        wanted.iter().map(String::as_str).collect()
+    };
     for metric in plotted {
         let points = series(metric);
         if points.len() > 1 {

@@ -173,12 +173,12 @@ fn train(args: &TrainArgs) -> anyhow::Result<()> {
     let parts = open(args.max_bytes)?;
     let failures: Vec<_> = parts.iter().map(Texts::failure).collect();
     let tokenizer = Tokenizer::train(&config, watched(parts.into_iter().flatten(), bar.clone()));
+    let num_bytes = bar.position();
     bar.finish_and_clear();
     for failure in failures {
         failure.take().map_err(coded)?;
     }
     let tokenizer = tokenizer?;
-    let num_bytes = bar.position();
     tokenizer.save(&args.output)?;
     let mut measured = Tally::default();
     for text in open(Some(MEASURED_BYTES))?.into_iter().flatten() {
@@ -408,10 +408,11 @@ fn shown(text: &str, inspection: &Inspection) -> String {
         let is_inside = token.range.start < end;
         end = token.range.end.max(end);
         line.push('│');
-        line.push_str(&if is_inside || token.range.is_empty() {
-            visible(&token.piece)
-        } else {
-            visible(text.get(token.range.clone()).unwrap_or(&token.piece))
+        // The second and later tokens of one character have no text of their own.
+        line.push_str(&match text.get(token.range.clone()) {
+            Some(_) if is_inside => "‥".to_owned(),
+            Some(covered) if !covered.is_empty() => visible(covered),
+            _ => visible(&token.piece),
         });
     }
     line.push_str("│\n");
@@ -467,13 +468,13 @@ mod tests {
     }
 
     #[test]
-    fn bytes_of_one_character_show_their_own_spelling() {
+    fn a_character_of_several_tokens_is_shown_once() {
         let token = |id, piece: &str| InspectedToken { id, piece: piece.to_owned(), range: 0..2 };
         let inspection =
             Inspection {
                 tokens: vec![token(1, "Ã"), token(2, "©")], num_bytes: 2, num_chars: 1, bytes_per_token: 1.0
             };
-        assert!(shown("é", &inspection).starts_with("│é│©│\n"));
+        assert!(shown("é", &inspection).starts_with("│é│‥│\n"));
     }
 
     #[test]
