@@ -24,7 +24,7 @@ pub use classification::{ClassScores, ClassificationResult, Classified, classify
 pub use config::EvaluationConfig;
 pub use error::{Error, Result};
 pub use held_out::{Done, HeldOutOptions, HeldOutResult, Measured, RowResult, evaluate};
-pub use lzma::{LzmaLimits, LzmaResult, LzmaWatch, lzma};
+pub use lzma::{LzmaLimits, LzmaResult, LzmaWatch, lzma, lzma_memory};
 pub use model::EvalModel;
 pub use multiple_choice::{
     Answered, Likelihood, Question, answer, continuation, encode_pair, log_likelihoods, read_questions,

@@ -132,6 +132,13 @@ pub fn lzma(
     })
 }
 
+/// What a comparison takes in bytes for so many bytes of text, training and held-out together.
+pub fn lzma_memory(text_bytes: u64) -> u64 {
+    let limits = LzmaLimits::default();
+    let read = text_bytes.min((limits.train_bytes + limits.held_out_bytes) as u64);
+    encoder_bytes(read.next_power_of_two().clamp(MIB, MAX_DICT_BYTES)) + read
+}
+
 /// What one compression takes: 10.5 times the dictionary (binary trees), as the `xz` manual has it.
 fn encoder_bytes(dict_bytes: u64) -> u64 {
     dict_bytes * 21 / 2 + 4 * MIB

@@ -34,6 +34,8 @@ pub struct Memory {
     pub logits: u64,
     /// Program, tokenizer, data.
     pub base: u64,
+    /// After training: what the comparison with LZMA takes beside the weights.
+    pub compressor: u64,
     /// The peak if the allocator gives back everything at once.
     pub low: u64,
     /// The peak to expect.
@@ -150,7 +152,14 @@ fn predicted_share(objective: &ObjectiveConfig) -> f64 {
 }
 
 /// The plan of a recipe for a network; `ledger` says what each source would give for a number of tokens.
-pub fn plan(recipe: &Recipe, architecture: &Architecture, ledger: impl Fn(u64) -> Vec<LedgerEntry>) -> Plan {
+///
+/// `text_bytes` is the size of all texts, which the comparison with LZMA reads.
+pub fn plan(
+    recipe: &Recipe,
+    architecture: &Architecture,
+    text_bytes: u64,
+    ledger: impl Fn(u64) -> Vec<LedgerEntry>,
+) -> Plan {
     let infos = architecture.parameters();
     let mut parameters: Vec<(String, u64)> = Vec::new();
     let (mut num_parameters, mut num_trained, mut largest, mut moments) = (0, 0, 0, 0);
@@ -191,9 +200,13 @@ pub fn plan(recipe: &Recipe, architecture: &Architecture, ledger: impl Fn(u64) -
     // The tape is fullest when the logits exist; gradients are complete when it is empty.
     let forward = activations + logits + passing.min(logits.max(passing));
     let backward = gradients + passing;
-    let low = held + (activations + logits).max(gradients);
-    let expected = held + forward.max(backward) + gradients / 2 + largest * F32;
-    let high = held + forward + gradients + passing + 2 * largest * F32 + expected / 5;
+    let compressor = match &recipe.evaluation {
+        Some(e) if e.compare_with_lzma => arcuate_eval::lzma_memory(text_bytes),
+        _ => 0,
+    };
+    let low = held + (activations + logits).max(gradients).max(compressor);
+    let expected = held + (forward.max(backward) + gradients / 2 + largest * F32).max(compressor);
+    let high = held + (forward + gradients + passing + 2 * largest * F32).max(compressor) + expected / 5;
     Plan {
         parameters,
         num_parameters,
@@ -209,6 +222,7 @@ pub fn plan(recipe: &Recipe, architecture: &Architecture, ledger: impl Fn(u64) -
             activations: activations + passing,
             logits,
             base: BASE_BYTES,
+            compressor,
             low,
             expected,
             high,

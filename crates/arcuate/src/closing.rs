@@ -63,7 +63,9 @@ pub(crate) fn close(closing: &Closing, folder: &mut RunDir, stop: &StopFlag) -> 
     folder.write("report.html", report.to_html().as_bytes())?;
     let summary = summary(result.as_ref(), lzma.as_ref(), closing);
     if closing.json {
-        let mut record = Record::new(closing.state.step, "done").value("seconds", closing.seconds);
+        let mut record = Record::new(closing.state.step, "done")
+            .value("seconds", closing.seconds)
+            .value("peak_memory_bytes", terminal::peak_memory() as f64);
         if let Some(result) = &result {
             record = record.value(result.metric, result.value);
         }

@@ -84,7 +84,7 @@ impl Scale {
 /// A tick label with as many decimals as the distance between ticks needs.
 fn label(value: f64, step: f64) -> String {
     let size = value.abs();
-    if value == 0.0 || size < step * 1e-6 {
+    if value == 0.0 || (step.is_finite() && size < step * 1e-6) {
         "0".into()
     } else if size >= 1e15 || (size < 1e-3 && step.abs() < 1e-4) {
         short_exponent(value, step)

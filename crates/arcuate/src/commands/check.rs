@@ -99,7 +99,8 @@ fn check_one(loaded: &Loaded<Recipe>, how: How) -> Result<()> {
     let corpus = build::corpus(recipe, &tokenizer, &Progress::none())?;
     super::refuse(arcuate_recipe::diagnose(&build::check_corpus(recipe, &corpus), &loaded.source))?;
     let architecture = build::architecture(recipe, tokenizer.vocab_size(), corpus.label_names())?;
-    let plan = arcuate_recipe::plan::plan(recipe, &architecture, |tokens| corpus.expected_ledger(tokens));
+    let text_bytes = corpus.summary().iter().map(|s| s.bytes).sum();
+    let plan = arcuate_recipe::plan::plan(recipe, &architecture, text_bytes, |tokens| corpus.expected_ledger(tokens));
     let mut warnings = source_warnings(&plan, &corpus);
     if let Some(free) = arcuate_train::free_bytes(Path::new(".")) {
         let needed = plan.checkpoint_bytes * plan.num_checkpoints;
@@ -300,7 +301,7 @@ fn print_plan(recipe: &Recipe, plan: &Plan, rehearsal: Option<&Rehearsal>) {
     say(
         "memory",
         &format!(
-            "{} expected, {} to {}: weights {}, gradients {}, optimizer {}, activations {}, logits {}, rest {}",
+            "{} expected, {} to {}: weights {}, gradients {}, optimizer {}, activations {}, logits {}, compressor {}, rest {}",
             bytes(m.expected),
             bytes(m.low),
             bytes(m.high),
@@ -309,6 +310,7 @@ fn print_plan(recipe: &Recipe, plan: &Plan, rehearsal: Option<&Rehearsal>) {
             bytes(m.optimizer),
             bytes(m.activations),
             bytes(m.logits),
+            bytes(m.compressor),
             bytes(m.base)
         ),
     );
