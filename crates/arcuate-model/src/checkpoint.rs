@@ -75,7 +75,8 @@ pub fn load(dir: &Path, device: &Device) -> Result<Network> {
 
 /// Writes `config.json`, `generation_config.json` and `model.safetensors` into a folder that exists.
 pub fn save(network: &Network, ids: TokenIds, dir: &Path) -> Result<()> {
-    let text = |value: &serde_json::Value| serde_json::to_string_pretty(value).expect("JSON values always print") + "\n";
+    let text =
+        |value: &serde_json::Value| serde_json::to_string_pretty(value).expect("JSON values always print") + "\n";
     let write = |name: &str, text: String| {
         let path = dir.join(name);
         std::fs::write(&path, text).map_err(Error::io(&path))
@@ -164,7 +165,9 @@ mod tests {
 
     fn all() -> Vec<Network> {
         let gpt2 = config(json!({"gpt2": {"hidden_size": 8, "num_layers": 1, "num_heads": 2, "max_seq_len": 16}}));
-        let bert = config(json!({"bert": {"hidden_size": 8, "num_layers": 1, "num_heads": 2, "intermediate_size": 12, "max_seq_len": 16}}));
+        let bert = config(
+            json!({"bert": {"hidden_size": 8, "num_layers": 1, "num_heads": 2, "intermediate_size": 12, "max_seq_len": 16}}),
+        );
         let qwen2 = config(json!({"qwen2": {"hidden_size": 8, "num_layers": 1, "num_heads": 2,
             "intermediate_size": 12, "max_seq_len": 16, "tie_word_embeddings": false}}));
         let classes = Head::Classes(vec!["yes".to_string(), "no".to_string(), "perhaps".to_string()]);
@@ -219,7 +222,9 @@ mod tests {
         values.insert("model.embed_tokens.weight".to_string(), (vec![2, 8], vec![0.0; 16]));
         tensors::write(&dir.path().join("model.safetensors"), &values).expect("written");
         let message = load(dir.path(), &Device::flex()).expect_err("tensors differ").to_string();
-        for part in ["2 missing", "model.norm.weight", "mlp.up_proj", "1 unexpected: model.extra", "[2, 8] instead of [11, 8]"] {
+        for part in
+            ["2 missing", "model.norm.weight", "mlp.up_proj", "1 unexpected: model.extra", "[2, 8] instead of [11, 8]"]
+        {
             assert!(message.contains(part), "{message}");
         }
     }
@@ -232,7 +237,9 @@ mod tests {
             let values = network.values().into_iter().map(|(name, value)| {
                 let older = match rename {
                     "gpt2" => name.trim_start_matches("transformer.").to_string(),
-                    _ => name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"),
+                    _ => {
+                        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+                    }
                 };
                 (older, value)
             });
@@ -267,7 +274,8 @@ mod tests {
     fn broken_configurations_are_named() {
         let dir = saved(&all()[0]);
         let path = dir.path().join("config.json");
-        let good: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path).expect("there")).expect("JSON");
+        let good: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(&path).expect("there")).expect("JSON");
         let message = |change: &dyn Fn(&mut serde_json::Value)| {
             let mut json = good.clone();
             change(&mut json);

@@ -22,5 +22,5 @@ pub use error::{Error, Result};
 pub use input::{Input, Wanted};
 pub use layer::{Dropout, KvCache};
 pub use network::{Architecture, Head, Network};
-pub use public_config::TokenIds;
 pub use params::{ParameterInfo, Replace, Visit, with_values};
+pub use public_config::TokenIds;

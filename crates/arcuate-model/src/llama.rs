@@ -131,7 +131,8 @@ impl Architecture {
         if !c.num_heads.is_multiple_of(self.num_kv_heads()) {
             return Some(format!("{} key-value heads do not divide {} heads", self.num_kv_heads(), c.num_heads));
         }
-        (!self.head_dim().is_multiple_of(2)).then(|| format!("rotary positions need an even head width, not {}", self.head_dim()))
+        (!self.head_dim().is_multiple_of(2))
+            .then(|| format!("rotary positions need an even head width, not {}", self.head_dim()))
     }
 
     /// Radians a position for every channel pair.
@@ -150,8 +151,7 @@ impl Architecture {
                     } else if wavelength > original / low_freq_factor {
                         f / factor
                     } else {
-                        let smooth =
-                            (original / wavelength - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                        let smooth = (original / wavelength - low_freq_factor) / (high_freq_factor - low_freq_factor);
                         (1.0 - smooth) * f / factor + smooth * f
                     }
                 })
@@ -241,11 +241,8 @@ impl Llama {
         let (b, t, width) = (input.num_rows, input.seq_len, a.config.hidden_size);
         let past = cache.as_ref().map_or(0, |c| c.len());
         let rotation = Rotation::new(&input.positions, &a.frequencies());
-        let may_attend = if past == 0 {
-            input.causal()
-        } else {
-            (0..b * t).map(|i| [0, (past + i % t + 1) as u32]).collect()
-        };
+        let may_attend =
+            if past == 0 { input.causal() } else { (0..b * t).map(|i| [0, (past + i % t + 1) as u32]).collect() };
         let how = attention::Attention {
             num_heads: a.config.num_heads,
             num_kv_heads: a.num_kv_heads(),
@@ -323,12 +320,8 @@ mod tests {
 
     #[test]
     fn llama3_scaling_keeps_high_and_divides_low_frequencies() {
-        let scaling = RopeScaling::Llama3 {
-            factor: 8.0,
-            low_freq_factor: 1.0,
-            high_freq_factor: 4.0,
-            original_max_seq_len: 128,
-        };
+        let scaling =
+            RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_seq_len: 128 };
         let f = architecture(Some(scaling)).frequencies();
         assert!((f[0] - 1.0).abs() < 1e-12, "wavelength 6.3 < 32 is kept");
         assert!((f[3] - 0.001 / 8.0).abs() < 1e-12, "wavelength 6283 > 128 is divided");

@@ -83,7 +83,9 @@ impl Reader<'_> {
     /// The padding token, unless it also begins or ends texts and so has something to learn.
     fn filler(&self) -> Option<u32> {
         let id = |key: &str| self.keys.get(key).and_then(Value::as_u64);
-        id("pad_token_id").filter(|pad| ![id("bos_token_id"), id("eos_token_id")].contains(&Some(*pad))).map(|id| id as u32)
+        id("pad_token_id")
+            .filter(|pad| ![id("bos_token_id"), id("eos_token_id")].contains(&Some(*pad)))
+            .map(|id| id as u32)
     }
 
     /// Base and scaling of rotary positions, in the newer (`rope_parameters`) or the older form.
@@ -95,11 +97,13 @@ impl Reader<'_> {
             Some(theta) => theta,
             None => self.number_or("rope_theta", 10_000.0)?,
         };
-        let kind = scaling.get("rope_type").or_else(|| scaling.get("type")).and_then(Value::as_str).unwrap_or("default");
+        let kind =
+            scaling.get("rope_type").or_else(|| scaling.get("type")).and_then(Value::as_str).unwrap_or("default");
         let number = |key: &str| {
-            scaling.get(key).and_then(Value::as_f64).ok_or_else(|| {
-                self.error(format!("has rope type \"{kind}\" without `{key}`"), "copy the file again")
-            })
+            scaling
+                .get(key)
+                .and_then(Value::as_f64)
+                .ok_or_else(|| self.error(format!("has rope type \"{kind}\" without `{key}`"), "copy the file again"))
         };
         let scaling = match kind {
             "default" => None,
@@ -111,7 +115,8 @@ impl Reader<'_> {
                 original_max_seq_len: number("original_max_position_embeddings")? as usize,
             }),
             other => {
-                let problem = format!("has rope type \"{other}\", which is not supported here (default, linear, llama3)");
+                let problem =
+                    format!("has rope type \"{other}\", which is not supported here (default, linear, llama3)");
                 return Err(self.error(problem, "choose another checkpoint"));
             }
         };

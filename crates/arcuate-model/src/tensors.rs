@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use memmap2::Mmap;
-use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors};
 
 use crate::{Error, Result};
 
@@ -150,19 +151,31 @@ fn reason(error: &safetensors::SafeTensorError, map: &[u8]) -> String {
 
 /// Writes float tensors to a file, names sorted, and syncs it.
 pub fn write(path: &Path, tensors: &BTreeMap<String, (Vec<usize>, Vec<f32>)>) -> Result<()> {
-    let views = tensors
-        .iter()
-        .map(|(name, (shape, data))| {
-            let view = TensorView::new(Dtype::F32, shape.clone(), bytemuck::cast_slice(data));
-            view.map(|view| (name, view)).map_err(|e| Error::Weights { path: path.into(), problem: e.to_string() })
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let metadata = Some([("format".to_string(), "pt".to_string())].into());
-    safetensors::serialize_to_file(views, metadata, path).map_err(|e| match e {
-        safetensors::SafeTensorError::IoError(source) => Error::Io { path: path.into(), source },
-        other => Error::Weights { path: path.into(), problem: other.to_string() },
-    })?;
-    File::open(path).and_then(|f| f.sync_all()).map_err(Error::io(path))
+    let mut header = serde_json::Map::new();
+    header.insert("__metadata__".to_string(), serde_json::json!({"format": "pt"}));
+    let mut end = 0;
+    for (name, (shape, data)) in tensors {
+        let start = end;
+        end += size_of_val(data.as_slice());
+        header.insert(name.clone(), serde_json::json!({"dtype": "F32", "shape": shape, "data_offsets": [start, end]}));
+    }
+    let mut header = serde_json::Value::Object(header).to_string();
+    // The data begins at a multiple of 8.
+    header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
+    let write = || -> std::io::Result<()> {
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(header.as_bytes())?;
+        for (_, data) in tensors.values() {
+            if cfg!(target_endian = "little") {
+                file.write_all(bytemuck::cast_slice(data))?;
+            } else {
+                data.iter().try_for_each(|x| file.write_all(&x.to_le_bytes()))?;
+            }
+        }
+        file.into_inner()?.sync_all()
+    };
+    write().map_err(Error::io(path))
 }
 
 #[cfg(test)]

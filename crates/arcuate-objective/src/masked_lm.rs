@@ -46,7 +46,9 @@ pub(crate) fn build(config: &Config, vocabulary: &Vocabulary) -> Result<MaskedLm
         Error("the tokenizer has no mask token, which `[objective.masked_lm]` needs; use `[tokenizer.wordpiece]`, or a tokenizer whose tokenizer_config.json names a `mask_token`".to_string())
     })?;
     if config.replace_with_mask + config.replace_with_random > 1.0 {
-        return Err(Error("`replace_with_mask` and `replace_with_random` add up to more than 1; lower one".to_string()));
+        return Err(Error(
+            "`replace_with_mask` and `replace_with_random` add up to more than 1; lower one".to_string(),
+        ));
     }
     if vocabulary.size <= vocabulary.special.len() {
         return Err(Error("the tokenizer has special tokens only; train it on text".to_string()));

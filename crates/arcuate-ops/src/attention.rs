@@ -253,14 +253,12 @@ pub fn attention_plain(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, how: &Attention
     let repeat = |x: Tensor<3>| -> Tensor<4> {
         heads(x, g, keys).reshape([b, g, 1, keys * h]).repeat_dim(2, n / g).reshape([b, n, keys, h])
     };
-    let hidden: Vec<bool> = how
-        .may_attend
-        .iter()
-        .flat_map(|r| (0..keys as u32).map(move |j| j < r[0] || j >= r[1]))
-        .collect();
+    let hidden: Vec<bool> =
+        how.may_attend.iter().flat_map(|r| (0..keys as u32).map(move |j| j < r[0] || j >= r[1])).collect();
     let empty: Vec<f32> = how.may_attend.iter().map(|r| if r[0] < r[1] { 1.0 } else { 0.0 }).collect();
     let device = q.device();
-    let hidden = Tensor::<4, Bool>::from_data(TensorData::new(hidden, [b, 1, t, keys]), &device).expand([b, n, t, keys]);
+    let hidden =
+        Tensor::<4, Bool>::from_data(TensorData::new(hidden, [b, 1, t, keys]), &device).expand([b, n, t, keys]);
     let empty = Tensor::<4>::from_data(TensorData::new(empty, [b, 1, t, 1]), &device);
     let scores = heads(q, n, t).matmul(repeat(k).swap_dims(2, 3)).mul_scalar(how.scale).mask_fill(hidden, -1e30);
     let out = activation::softmax(scores, 3).matmul(repeat(v)) * empty;
@@ -314,7 +312,8 @@ mod tests {
 
     #[test]
     fn documents_never_see_each_other() {
-        let how = |ranges: Vec<[u32; 2]>| Attention { num_heads: 1, num_kv_heads: 1, scale: 1.0, may_attend: ranges.into() };
+        let how =
+            |ranges: Vec<[u32; 2]>| Attention { num_heads: 1, num_kv_heads: 1, scale: 1.0, may_attend: ranges.into() };
         let x = random([1, 6, 4], 1);
         let both = attention(x.clone(), x.clone(), x.clone(), &how((0..6).map(|i| [i / 3 * 3, i + 1]).collect()));
         let second = x.narrow(1, 3, 3);

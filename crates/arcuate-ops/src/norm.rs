@@ -158,11 +158,7 @@ impl Kernel<3> for LayerNorm {
             })
             .collect();
         let (dw, db): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
-        [
-            Some(tensor(&dims(&x), dx)),
-            Some(tensor(&[c], add_in_order(dw, c))),
-            Some(tensor(&[c], add_in_order(db, c))),
-        ]
+        [Some(tensor(&dims(&x), dx)), Some(tensor(&[c], add_in_order(dw, c))), Some(tensor(&[c], add_in_order(db, c)))]
     }
 }
 

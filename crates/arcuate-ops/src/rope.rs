@@ -101,10 +101,8 @@ pub fn rope_plain(x: Tensor<3>, rotation: &Rotation) -> Tensor<3> {
     let x = x.reshape([b, t, heads, 2 * half]);
     let first = x.clone().narrow(3, 0, half);
     let second = x.narrow(3, half, half);
-    let turned = Tensor::cat(
-        vec![first.clone() * cos.clone() - second.clone() * sin.clone(), second * cos + first * sin],
-        3,
-    );
+    let turned =
+        Tensor::cat(vec![first.clone() * cos.clone() - second.clone() * sin.clone(), second * cos + first * sin], 3);
     turned.reshape([b, t, width])
 }
 

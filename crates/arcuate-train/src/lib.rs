@@ -12,7 +12,8 @@ mod stop;
 pub mod verify;
 
 pub use checkpoint::{
-    Best, Checkpoint, CheckpointStore, Found, LoopState, Manifest, ManifestFile, folder_bytes, free_bytes, verify as verify_checkpoint,
+    Best, Checkpoint, CheckpointStore, Found, LoopState, Manifest, ManifestFile, folder_bytes, free_bytes,
+    verify as verify_checkpoint,
 };
 pub use config::{BatchConfig, CheckpointConfig, GuardConfig, HorizonConfig, Length, Position};
 pub use error::{Error, Health, Result};

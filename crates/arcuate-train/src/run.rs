@@ -100,8 +100,12 @@ pub trait Hooks {
     /// A step was made.
     fn stepped(&mut self, report: &StepReport, sampler: &Sampler) -> std::result::Result<(), HookError>;
     /// Evaluates a network without a tape.
-    fn evaluate(&mut self, network: &Network, step: u64, last: bool)
-    -> std::result::Result<Option<Evaluation>, HookError>;
+    fn evaluate(
+        &mut self,
+        network: &Network,
+        step: u64,
+        last: bool,
+    ) -> std::result::Result<Option<Evaluation>, HookError>;
     /// Writes the files of a checkpoint that are not the loop's: model, configuration, tokenizer.
     fn write_model(&mut self, network: &Network, dir: &Path) -> std::result::Result<(), HookError>;
     /// A checkpoint was saved.
@@ -214,8 +218,7 @@ pub fn train(
     stop: &StopFlag,
     stalled: impl Fn(Stall) + Send + 'static,
 ) -> Result<Outcome> {
-    let heartbeat =
-        Arc::new(Heartbeat::new(Duration::from_secs(settings.guard.stall_seconds), Instant::now()));
+    let heartbeat = Arc::new(Heartbeat::new(Duration::from_secs(settings.guard.stall_seconds), Instant::now()));
     let _watchdog = Watchdog::spawn(heartbeat.clone(), Duration::from_secs(1), stalled)
         .map_err(|e| Error::io("start the watchdog of", &settings.run_dir, e))?;
     let mut trainer = Trainer {
@@ -271,8 +274,7 @@ impl Trainer<'_> {
         let network = arcuate_model::load(&checkpoint.path, &self.device).map_err(data)?;
         self.network = Some(network.replace(&mut Freeze(&self.settings.freeze)));
         let inner = self.device.clone().inner();
-        self.optimizer =
-            Optimizer::load(self.settings.optimizer.clone(), &checkpoint.path, &inner).map_err(data)?;
+        self.optimizer = Optimizer::load(self.settings.optimizer.clone(), &checkpoint.path, &inner).map_err(data)?;
         let sampler = serde_json::from_value(state.sampler.clone()).map_err(data)?;
         self.sampler.restore(&sampler).map_err(data)?;
         self.guard = Guard::restore(self.settings.guard.clone(), state.guard.clone());

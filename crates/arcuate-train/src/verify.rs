@@ -82,7 +82,10 @@ impl Case<'_> {
         let ids = self.file.i64(&format!("{prefix}input_ids")).map_err(other)?;
         let ids = ids.ok_or_else(|| broken(self.path, format!("has no `{prefix}input_ids`")))?;
         let [rows, len] = ids.shape[..] else {
-            return Err(broken(self.path, format!("has `{prefix}input_ids` of shape {:?}, not [rows, tokens]", ids.shape)));
+            return Err(broken(
+                self.path,
+                format!("has `{prefix}input_ids` of shape {:?}, not [rows, tokens]", ids.shape),
+            ));
         };
         let optional = |name: &str| self.file.i64(&format!("{prefix}{name}")).map_err(other);
         let mask: Vec<bool> =
@@ -93,7 +96,10 @@ impl Case<'_> {
         }
         let ids: Vec<i32> = ids.data.iter().map(|x| *x as i32).collect();
         let mut input = Input::from_rows(rows, len, ids, &mask).ok_or_else(|| {
-            broken(self.path, format!("has an `{prefix}attention_mask` with holes; only padding at the ends is supported"))
+            broken(
+                self.path,
+                format!("has an `{prefix}attention_mask` with holes; only padding at the ends is supported"),
+            )
         })?;
         if let Some(types) = optional("token_type_ids")?.filter(|t| fits(t.data.len())) {
             input.token_types = types.data.iter().map(|x| *x as i32).collect();
@@ -131,7 +137,8 @@ pub fn verify(dir: &Path, reference: &Path) -> Result<Vec<Line>> {
     let device = Device::flex().autodiff();
     let json = reference.with_extension("json");
     let text = std::fs::read_to_string(&json).map_err(|e| Error::io("read", &json, e))?;
-    let options: Reference = serde_json::from_str(&text).map_err(|e| broken(&json, format!("is not a reference: {e}")))?;
+    let options: Reference =
+        serde_json::from_str(&text).map_err(|e| broken(&json, format!("is not a reference: {e}")))?;
     let case = Case { path: reference, file: TensorFile::open(reference).map_err(other)? };
     let names = case.file.names();
     let mut lines = Vec::new();

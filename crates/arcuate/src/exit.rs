@@ -36,14 +36,33 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
 }
 
 fn inner_code(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
+    use arcuate_recipe::build;
+    use arcuate_record as record;
     let mut cause = Some(cause);
     while let Some(error) = cause {
-        if error.is::<arcuate_data::Error>() || error.is::<arcuate_model::Error>() || error.is::<arcuate_text::Error>()
-        {
-            return Some(4);
+        if let Some(error) = error.downcast_ref::<build::Error>() {
+            let is_recipe =
+                matches!(error, build::Error::Objective(_) | build::Error::Model(arcuate_model::Error::Unsupported(_)));
+            return Some(if is_recipe { 2 } else { 4 });
+        }
+        if let Some(error) = error.downcast_ref::<record::Error>() {
+            use record::Error::{BadName, Busy, NotARunFolder, OtherRecipe};
+            let is_argument = matches!(error, BadName { .. } | Busy { .. } | NotARunFolder { .. } | OtherRecipe { .. });
+            return is_argument.then_some(2);
+        }
+        if let Some(error) = error.downcast_ref::<arcuate_decode::Error>() {
+            use arcuate_decode::Error::{Config, NotCausal, PromptTooLong};
+            return Some(if matches!(error, Config { .. } | NotCausal { .. } | PromptTooLong { .. }) { 2 } else { 4 });
         }
         if error.is::<arcuate_objective::Error>() {
             return Some(2);
+        }
+        let is_data = error.is::<arcuate_data::Error>()
+            || error.is::<arcuate_eval::Error>()
+            || error.is::<arcuate_model::Error>()
+            || error.is::<arcuate_text::Error>();
+        if is_data {
+            return Some(4);
         }
         cause = error.source();
     }

@@ -334,6 +334,9 @@ impl Hooks for Recorder<'_> {
     }
 
     fn stepped(&mut self, report: &StepReport, sampler: &Sampler) -> Result<(), HookError> {
+        // Only where every token of the text is predicted do bits per byte mean something.
+        let covers_text = matches!(self.recipe.objective, ObjectiveConfig::NextToken(_));
+        let report = &StepReport { bits_per_byte: report.bits_per_byte.filter(|_| covers_text), ..report.clone() };
         let mut record = Record::new(report.step, "train")
             .value("loss", report.loss)
             .value("learning_rate", report.learning_rate)
@@ -341,9 +344,7 @@ impl Hooks for Recorder<'_> {
             .value("tokens", report.tokens as f64)
             .value("tokens_per_second", report.step_tokens as f64 / report.seconds.max(1e-9))
             .value("memory_bytes", terminal::peak_memory() as f64);
-        if let Some(bits) =
-            report.bits_per_byte.filter(|_| matches!(self.recipe.objective, ObjectiveConfig::NextToken(_)))
-        {
+        if let Some(bits) = report.bits_per_byte {
             record = record.value("bits_per_byte", bits);
         }
         if report.skipped {

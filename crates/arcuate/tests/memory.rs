@@ -31,7 +31,10 @@ fn check(changes: &[&str]) {
         .filter_map(|line| line["peak_memory_bytes"].as_f64().or(line["memory_bytes"].as_f64()))
         .fold(0.0, f64::max);
     let ratio = expected / measured;
-    assert!((0.8..=1.2).contains(&ratio), "{changes:?}: expected {expected:.3e}, measured {measured:.3e}, ratio {ratio:.2}");
+    assert!(
+        (0.8..=1.2).contains(&ratio),
+        "{changes:?}: expected {expected:.3e}, measured {measured:.3e}, ratio {ratio:.2}"
+    );
 }
 
 #[test]

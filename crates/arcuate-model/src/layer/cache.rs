@@ -27,9 +27,7 @@ impl KvCache {
     /// Appends the keys and values of new tokens to a layer and gives all of them back.
     pub(crate) fn append(&mut self, layer: usize, k: Tensor<3>, v: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
         let grown = match self.layers.get(layer) {
-            Some((old_k, old_v)) => {
-                (Tensor::cat(vec![old_k.clone(), k], 1), Tensor::cat(vec![old_v.clone(), v], 1))
-            }
+            Some((old_k, old_v)) => (Tensor::cat(vec![old_k.clone(), k], 1), Tensor::cat(vec![old_v.clone(), v], 1)),
             None => (k, v),
         };
         if layer < self.layers.len() {

@@ -13,7 +13,12 @@ pub struct Dropout {
 }
 
 /// Zeroes elements with the given probability and scales the rest up; nothing happens without a stream.
-pub(crate) fn dropout<const D: usize>(x: Tensor<D>, probability: f64, site: u64, stream: Option<&Dropout>) -> Tensor<D> {
+pub(crate) fn dropout<const D: usize>(
+    x: Tensor<D>,
+    probability: f64,
+    site: u64,
+    stream: Option<&Dropout>,
+) -> Tensor<D> {
     let Some(name) = stream.filter(|_| probability > 0.0) else { return x };
     let mut stream = Stream::new(name.seed, "dropout", name.step, site);
     let keep = 1.0 / (1.0 - probability) as f32;

@@ -6,5 +6,5 @@ mod dropout;
 
 pub(crate) use basic::{Embedding, LayerNorm, Linear, RmsNorm};
 pub use cache::KvCache;
-pub(crate) use dropout::dropout;
 pub use dropout::Dropout;
+pub(crate) use dropout::dropout;

@@ -82,10 +82,9 @@ mod tests {
 
     #[test]
     fn two_steps_agree_with_a_hand_computation() {
-        let config: Config = serde_json::from_str(
-            r#"{"peak_learning_rate": 0.1, "weight_decay": 0.5, "beta1": 0.9, "beta2": 0.5}"#,
-        )
-        .expect("a sound configuration");
+        let config: Config =
+            serde_json::from_str(r#"{"peak_learning_rate": 0.1, "weight_decay": 0.5, "beta1": 0.9, "beta2": 0.5}"#)
+                .expect("a sound configuration");
         let at = |step| Update { name: "w", shape: &[1, 2], rate_factor: 1.0, grad_scale: 0.5, step };
         let tensor = |x: [f32; 2]| Tensor::<1>::from_data(x, &arcuate_ops::device::cpu());
         let (w, m) = update(&config, &at(1), tensor([1.0, -1.0]), tensor([4.0, -2.0]), vec![]);

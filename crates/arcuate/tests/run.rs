@@ -1,0 +1,197 @@
+//! Promises of a run, on the built program: exact resume, accumulation, the referee, wrong folders.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+struct Folder {
+    dir: tempfile::TempDir,
+}
+
+impl Folder {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().expect("a temporary folder") }
+    }
+
+    fn command(&self, runs: &str, set: &[&str]) -> Command {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_arcuate"));
+        let cache = format!("data.cache_dir={:?}", self.dir.path().join("cache").display().to_string());
+        command.current_dir(root).args(["run", "recipes/tiny.toml", "--runs-dir"]).arg(self.dir.path().join(runs));
+        for change in set.iter().copied().chain([cache.as_str()]) {
+            command.args(["--set", change]);
+        }
+        command
+    }
+
+    fn run(&self, runs: &str, set: &[&str]) -> Output {
+        self.command(runs, set).output().expect("it starts")
+    }
+
+    fn path(&self, runs: &str) -> PathBuf {
+        self.dir.path().join(runs).join("tiny")
+    }
+
+    fn weights(&self, runs: &str) -> Vec<u8> {
+        std::fs::read(self.path(runs).join("checkpoints/last/model.safetensors")).expect("a checkpoint")
+    }
+
+    fn metrics(&self, runs: &str) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.path(runs).join("metrics.jsonl")).expect("metrics");
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+
+    fn losses(&self, runs: &str) -> Vec<f64> {
+        let train = |v: &Value| (v["kind"] == "train").then(|| v["loss"].as_f64().expect("a number"));
+        self.metrics(runs).iter().filter_map(train).collect()
+    }
+
+    /// Waits until the run has made so many steps.
+    fn wait(&self, runs: &str, step: u64, child: &mut Child) {
+        for _ in 0..600 {
+            let text = std::fs::read_to_string(self.path(runs).join("metrics.jsonl")).unwrap_or_default();
+            if text.matches("\"kind\":\"train\"").count() as u64 >= step {
+                return;
+            }
+            assert!(child.try_wait().expect("a child").is_none(), "the run ended before step {step}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("no step {step} within 30 s");
+    }
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args([name, &child.id().to_string()]).status().expect("kill");
+    assert!(status.success());
+}
+
+#[test]
+fn a_stopped_run_goes_on_as_if_nothing_had_happened() {
+    let folder = Folder::new();
+    // Larger, so that the signal comes before the end.
+    let set = ["model.llama.hidden_size=128", "horizon.steps=24", "checkpoint.every_steps=7"];
+    assert!(folder.run("whole", &set).status.success());
+    let mut child = folder.command("parts", &set).stderr(Stdio::null()).spawn().expect("it starts");
+    folder.wait("parts", 5, &mut child);
+    signal(&child, "-TERM");
+    assert_eq!(child.wait().expect("a child").code(), Some(75));
+    let mut child = folder.command("parts", &set).stderr(Stdio::null()).spawn().expect("it starts");
+    folder.wait("parts", 12, &mut child);
+    signal(&child, "-KILL");
+    child.wait().expect("a child");
+    let last = folder.run("parts", &set);
+    assert!(last.status.success(), "{}", text(&last));
+    assert!(text(&last).contains("resume"));
+    assert_eq!(folder.losses("parts"), folder.losses("whole"));
+    assert!(folder.weights("parts") == folder.weights("whole"), "the weights differ");
+}
+
+#[test]
+fn one_large_batch_equals_accumulated_small_ones() {
+    let folder = Folder::new();
+    let run = |name: &str, micro: usize| {
+        let set = [format!("batch.microbatch={micro}"), format!("batch.accumulate_steps={}", 8 / micro)];
+        let output = folder.run(name, &[&set[0], &set[1], "horizon.steps=10"]);
+        assert!(output.status.success(), "{}", text(&output));
+        folder.losses(name)
+    };
+    let (whole, parts) = (run("whole", 8), run("parts", 1));
+    assert_eq!(whole.len(), 10);
+    for (a, b) in whole.iter().zip(&parts) {
+        assert!((a - b).abs() < 1e-4 * a, "{a} {b}");
+    }
+}
+
+#[test]
+fn one_thread_and_two_give_the_same_bits() {
+    let folder = Folder::new();
+    for threads in ["1", "2"] {
+        let mut command = folder.command(threads, &["horizon.steps=10"]);
+        assert!(command.args(["--threads", threads]).output().expect("it starts").status.success());
+    }
+    assert!(folder.weights("1") == folder.weights("2"));
+}
+
+#[test]
+fn the_held_out_result_does_not_depend_on_the_batch_size() {
+    let folder = Folder::new();
+    assert!(folder.run("a", &["horizon.steps=10"]).status.success());
+    let model = folder.path("a").join("checkpoints/last");
+    let result = |microbatch: &str| -> f64 {
+        let output = Command::new(env!("CARGO_BIN_EXE_arcuate"))
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
+            .args(["eval", &model.display().to_string(), "text:README.md", "--json", "--microbatch", microbatch])
+            .output()
+            .expect("it starts");
+        assert!(output.status.success(), "{}", text(&output));
+        let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        json["results"].as_object().expect("results").values().next().expect("one")["bits_per_byte,none"]
+            .as_f64()
+            .expect("a number")
+    };
+    let (one, many) = (result("1"), result("7"));
+    assert!((one - many).abs() < 1e-6 * one, "{one} {many}");
+}
+
+#[test]
+fn an_absurd_learning_rate_is_stopped_by_the_referee() {
+    let folder = Folder::new();
+    let output = folder.run("a", &["optimizer.adamw.peak_learning_rate=1e30", "schedule={constant={}}"]);
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    assert!(text(&output).contains("likely causes"), "{}", text(&output));
+    let health = std::fs::read_to_string(folder.path("a").join("health.json")).expect("a report");
+    assert!(health.contains("addresses"), "{health}");
+    let status = std::fs::read_to_string(folder.path("a").join("status.json")).expect("a status");
+    assert!(status.contains("stopped"), "{status}");
+}
+
+#[test]
+fn the_folder_of_another_recipe_is_refused_and_stays_as_it_is() {
+    let folder = Folder::new();
+    assert!(folder.run("a", &["horizon.steps=10"]).status.success());
+    let before = folder.weights("a");
+    let output = folder.run("a", &["horizon.steps=10", "seed=18"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(text(&output).contains("seed"), "{}", text(&output));
+    assert!(folder.weights("a") == before);
+}
+
+#[test]
+fn a_batch_larger_than_the_corpus_is_refused_with_its_place() {
+    let folder = Folder::new();
+    let output = folder.run("a", &["batch.microbatch=1000000"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(text(&output).contains("the whole corpus has"), "{}", text(&output));
+}
+
+#[test]
+fn frozen_parameters_stay_as_they_are() {
+    let folder = Folder::new();
+    for (name, steps) in [("a", "10"), ("b", "12")] {
+        let set = [format!("horizon.steps={steps}"), "freeze=[\"model.embed_tokens.*\"]".to_string()];
+        assert!(folder.run(name, &[&set[0], &set[1]]).status.success());
+    }
+    let part = |runs: &str, name: &str| {
+        let path = folder.path(runs).join("checkpoints/last/model.safetensors");
+        arcuate_model::tensors::TensorFile::open(&path).expect("sound").f32(name).expect("float").expect("there").data
+    };
+    let same = |name: &str| part("a", name) == part("b", name);
+    assert!(same("model.embed_tokens.weight"));
+    assert!(!same("model.layers.0.mlp.up_proj.weight"));
+}
+
+#[test]
+fn a_run_that_starts_from_a_checkpoint_says_what_it_took() {
+    let folder = Folder::new();
+    assert!(folder.run("a", &["horizon.steps=10"]).status.success());
+    let from = format!("init_from={:?}", folder.path("a").join("checkpoints/last").display().to_string());
+    let output = folder.run("b", &["horizon.steps=10", "model.llama.num_layers=3", &from]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(text(&output).contains("20 tensors taken, 0 resized, 9 new, 0 unused"), "{}", text(&output));
+}
