@@ -283,7 +283,7 @@ mod tests {
             load(dir.path(), &Device::flex()).expect_err("broken").to_string()
         };
         assert!(message(&|j| j["model_type"] = json!("t5")).contains("none of bert, gpt2"));
-        assert!(message(&|j| j["num_attention_heads"] = json!(3)).contains("impossible model"));
+        assert!(message(&|j| j["num_key_value_heads"] = json!(3)).contains("impossible model"));
         assert!(message(&|j| j["hidden_size"] = json!("x")).contains("`hidden_size`"));
         assert!(message(&|j| j["hidden_act"] = json!("relu")).contains("not supported"));
         std::fs::write(&path, "{").expect("writable");

@@ -10,8 +10,18 @@ fn every_recipe_loads_and_passes_the_check() {
     // Paths in a recipe are relative to the current folder. Every other test uses whole paths.
     std::env::set_current_dir(root()).expect("the root is there");
     let mut found = Vec::new();
+    // A step of a pipeline may need what an earlier step makes; the check of the pipeline covers it.
+    let mut steps = Vec::new();
+    for path in recipe_files() {
+        if let Ok(RecipeFile::Pipeline(pipeline)) = load_file(&path, &[]) {
+            steps.extend(pipeline.value.step.into_iter().map(|step| step.recipe.display().to_string()));
+        }
+    }
     for path in recipe_files() {
         let path = relative(&path);
+        if steps.contains(&path) {
+            continue;
+        }
         let diagnostics = match load_file(path.as_ref(), &[]) {
             Ok(RecipeFile::Recipe(recipe)) => check_recipe(&recipe),
             Ok(RecipeFile::Pipeline(pipeline)) => check_steps(&pipeline),
