@@ -207,17 +207,27 @@ struct Trainer<'a> {
     data_wait: Duration,
 }
 
+/// What is trained, on what, for what.
+pub struct Work<'a> {
+    /// The network, with a tape.
+    pub network: Network,
+    /// Where it lives, with a tape.
+    pub device: &'a Device,
+    /// The order of the rows.
+    pub sampler: Sampler,
+    /// What is minimised.
+    pub objective: &'a dyn Objective,
+}
+
 /// Trains until the horizon, a stop request or the referee ends the run; goes on from the newest sound checkpoint.
 pub fn train(
     settings: &Settings,
-    network: Network,
-    device: &Device,
-    sampler: Sampler,
-    objective: &dyn Objective,
+    work: Work<'_>,
     hooks: &mut dyn Hooks,
     stop: &StopFlag,
     stalled: impl Fn(Stall) + Send + 'static,
 ) -> Result<Outcome> {
+    let Work { network, device, sampler, objective } = work;
     let heartbeat = Arc::new(Heartbeat::new(Duration::from_secs(settings.guard.stall_seconds), Instant::now()));
     let _watchdog = Watchdog::spawn(heartbeat.clone(), Duration::from_secs(1), stalled)
         .map_err(|e| Error::io("start the watchdog of", &settings.run_dir, e))?;
@@ -301,7 +311,7 @@ impl Trainer<'_> {
             let last = self.done();
             let stopping = stop.is_requested() && !last;
             let mut is_best = false;
-            let evaluation_due = self.settings.evaluate_every_steps.is_some_and(|n| step % n == 0 || last);
+            let evaluation_due = self.settings.evaluate_every_steps.is_some_and(|n| step.is_multiple_of(n) || last);
             if evaluation_due {
                 self.heartbeat.beat(Instant::now(), format!("step {step}: evaluation"));
                 let network = self.network().valid();

@@ -102,20 +102,12 @@ fn inside(loaded: &Loaded<Recipe>, folder: &mut RunDir, resolved: &str, options:
     let path = folder.path().to_path_buf();
     let mut hooks = Recorder { recipe, parts: &parts, folder, metrics: None, events: None, live, path: &path };
     let silent = options.json;
-    let outcome = arcuate_train::train(
-        &settings,
-        network,
-        &device,
-        sampler,
-        parts.objective.as_ref(),
-        &mut hooks,
-        &options.stop,
-        move |stall| {
-            if !silent {
-                eprintln!("\nwarning: {stall}");
-            }
-        },
-    )?;
+    let work = arcuate_train::Work { network, device: &device, sampler, objective: parts.objective.as_ref() };
+    let outcome = arcuate_train::train(&settings, work, &mut hooks, &options.stop, move |stall| {
+        if !silent {
+            eprintln!("\nwarning: {stall}");
+        }
+    })?;
     hooks.live.finish();
     let wait = outcome.data_wait_seconds;
     let seconds = begun.elapsed().as_secs_f64();
@@ -352,7 +344,7 @@ impl Hooks for Recorder<'_> {
         }
         self.write(&record)?;
         self.live.stepped(report);
-        if report.step % 50 == 0 {
+        if report.step.is_multiple_of(50) {
             let mut record = Record::new(report.step, "ledger");
             for entry in sampler.ledger() {
                 record = record

@@ -73,7 +73,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
 
 /// Reads a recipe as text, for the run folder.
 pub(crate) fn read(path: &Path) -> Result<String> {
-    Ok(std::fs::read_to_string(path).map_err(|e| usage(format!("cannot read `{}`: {e}", path.display())))?)
+    std::fs::read_to_string(path).map_err(|e| usage(format!("cannot read `{}`: {e}", path.display())))
 }
 
 /// Prints warnings; fails when there are errors.
@@ -81,7 +81,7 @@ pub(crate) fn refuse(found: arcuate_recipe::Diagnostics) -> Result<()> {
     if found.has_errors() {
         return Err(found.into());
     }
-    if found.len() > 0 {
+    if !found.is_empty() {
         eprintln!("{}", found.render(crate::terminal::color()));
     }
     Ok(())
