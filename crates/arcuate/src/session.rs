@@ -35,10 +35,10 @@ pub(crate) struct Finished {
 }
 
 /// Everything that is built before the first step.
-struct Parts {
-    tokenizer: Tokenizer,
-    corpus: Corpus,
-    objective: Box<dyn Objective>,
+pub(crate) struct Parts {
+    pub tokenizer: Tokenizer,
+    pub corpus: Corpus,
+    pub objective: Box<dyn Objective>,
 }
 
 /// Trains, evaluates, samples, reports; resumes when the run folder holds this recipe.
@@ -128,7 +128,7 @@ fn inside(loaded: &Loaded<Recipe>, folder: &mut RunDir, resolved: &str, options:
 }
 
 /// Tokenizer, corpus and objective, with progress bars over what takes time.
-fn prepare(recipe: &Recipe, folder: Option<&Path>, quiet: bool) -> Result<Parts> {
+pub(crate) fn prepare(recipe: &Recipe, folder: Option<&Path>, quiet: bool) -> Result<Parts> {
     let kept = folder.map(|f| f.join(build::TOKENIZER_FOLDER));
     let begun = Instant::now();
     let bar = terminal::bar("tokens", 0, true);

@@ -10,9 +10,11 @@ use arcuate_model::Network;
 use arcuate_objective::Objective;
 use arcuate_recipe::plan::Plan;
 use arcuate_recipe::{Loaded, Override, Recipe, RecipeFile, build};
+use arcuate_text::{Tokenizer, TokenizerConfig};
 use arcuate_train::{Gradients, Optimizer, forward_backward, global_norm};
 use serde_json::json;
 
+use crate::session::{self, Parts};
 use crate::terminal::{amount, duration, say};
 
 /// Check a recipe or pipeline: types, sense, data, plan, and a rehearsal on the largest batch.
@@ -95,8 +97,7 @@ fn check_one(loaded: &Loaded<Recipe>, how: How) -> Result<()> {
     let recipe = &loaded.value;
     let begun = Instant::now();
     let scan = if how.scan { Some(scan(loaded, how)?) } else { None };
-    let tokenizer = build::tokenizer(recipe, None, |_| {})?;
-    let corpus = build::corpus(recipe, &tokenizer, &Progress::none())?;
+    let Parts { tokenizer, corpus, objective } = session::prepare(recipe, None, how.json)?;
     super::refuse(arcuate_recipe::diagnose(&build::check_corpus(recipe, &corpus), &loaded.source))?;
     let architecture = build::architecture(recipe, tokenizer.vocab_size(), corpus.label_names())?;
     let text_bytes = corpus.summary().iter().map(|s| s.bytes).sum();
@@ -119,7 +120,7 @@ fn check_one(loaded: &Loaded<Recipe>, how: How) -> Result<()> {
             amount(available as f64)
         ));
     }
-    let rehearsal = if how.rehearse { Some(rehearse(recipe, &tokenizer, &corpus)?) } else { None };
+    let rehearsal = if how.rehearse { Some(rehearse(recipe, &tokenizer, &corpus, objective.as_ref())?) } else { None };
     if how.json {
         let rehearsal = rehearsal.as_ref().map(|r| {
             json!({"seconds_per_step": r.seconds_per_step, "tokens_per_second": r.tokens_per_second,
@@ -148,7 +149,12 @@ fn scan(loaded: &Loaded<Recipe>, how: How) -> Result<serde_json::Value> {
         max_bytes_per_source: limit,
         max_tokenised_bytes_per_source: Some(8 << 20),
     };
-    let report = arcuate_data::scan(&recipe.data, None, &options, &Progress::none())?;
+    // A tokenizer that was not trained on this text may lack parts of it.
+    let given = match &recipe.tokenizer {
+        TokenizerConfig::File(file) => Some(Tokenizer::load(&file.path)?),
+        _ => None,
+    };
+    let report = arcuate_data::scan(&recipe.data, given.as_ref(), &options, &Progress::none())?;
     if !how.json {
         for finding in &report.findings {
             let places = finding.places.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
@@ -198,9 +204,13 @@ struct Rehearsal {
 }
 
 /// Forward, backward, update, save, reload, evaluate and export on the largest batch.
-fn rehearse(recipe: &Recipe, tokenizer: &arcuate_text::Tokenizer, corpus: &arcuate_data::Corpus) -> Result<Rehearsal> {
+fn rehearse(
+    recipe: &Recipe,
+    tokenizer: &Tokenizer,
+    corpus: &arcuate_data::Corpus,
+    objective: &dyn Objective,
+) -> Result<Rehearsal> {
     let device = arcuate_ops::device::cpu().autodiff();
-    let objective = build::objective(recipe, tokenizer)?;
     let (mut network, _) = build::network(recipe, tokenizer.vocab_size(), corpus.label_names(), &device)?;
     let pad_id = build::pad_id(tokenizer);
     let rows = corpus.sampler(recipe.seed).next_rows(recipe.batch.microbatch)?;
@@ -211,7 +221,7 @@ fn rehearse(recipe: &Recipe, tokenizer: &arcuate_text::Tokenizer, corpus: &arcua
     for _ in 0..3 {
         let begun = Instant::now();
         let mut grads = Gradients::new();
-        let (sum, count) = forward_backward(&network, objective.as_ref(), &batch, None, &mut grads)?;
+        let (sum, count) = forward_backward(&network, objective, &batch, None, &mut grads)?;
         let norm = global_norm(&grads, count);
         loss = sum / count;
         if !(loss.is_finite() && norm.is_finite()) {
@@ -225,7 +235,7 @@ fn rehearse(recipe: &Recipe, tokenizer: &arcuate_text::Tokenizer, corpus: &arcua
     }
     let dir = std::env::temp_dir().join(format!("arcuate-check-{}", std::process::id()));
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot make `{}`", dir.display()))?;
-    let result = save_and_evaluate(recipe, tokenizer, corpus, &network, &optimizer, objective.as_ref(), &dir);
+    let result = save_and_evaluate(recipe, tokenizer, corpus, &network, &optimizer, objective, &dir);
     let _ = std::fs::remove_dir_all(&dir);
     let (seconds_per_save, seconds_per_held_out_token) = result?;
     Ok(Rehearsal {
@@ -239,7 +249,7 @@ fn rehearse(recipe: &Recipe, tokenizer: &arcuate_text::Tokenizer, corpus: &arcua
 
 fn save_and_evaluate(
     recipe: &Recipe,
-    tokenizer: &arcuate_text::Tokenizer,
+    tokenizer: &Tokenizer,
     corpus: &arcuate_data::Corpus,
     network: &Network,
     optimizer: &Optimizer,
@@ -266,7 +276,7 @@ fn save_and_evaluate(
         covers_text: true,
     };
     let rows = corpus.held_out(None)?;
-    let result = crate::session::measure(&again, objective, rows, &corpus.source_names(), &options, None)?;
+    let result = session::measure(&again, objective, rows, &corpus.source_names(), &options, None)?;
     Ok((save, begun.elapsed().as_secs_f64() / result.total.tokens.max(1) as f64))
 }
 
