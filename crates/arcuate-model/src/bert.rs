@@ -202,7 +202,7 @@ impl Bert {
         &self.architecture
     }
 
-    /// Hidden states of the last layer [B*T, C].
+    /// Hidden states of the last layer `[B*T, C]`.
     pub(crate) fn hidden(&self, input: &Input) -> Tensor<2> {
         let c = &self.architecture.config;
         let (b, t, width) = (input.num_rows, input.seq_len, c.hidden_size);

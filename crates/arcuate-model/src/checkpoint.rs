@@ -45,6 +45,15 @@ fn names_in(file: &TensorFile, architecture: &Architecture) -> BTreeMap<String, 
 pub fn load(dir: &Path, device: &Device) -> Result<Network> {
     let architecture = public_config::read(dir)?;
     let file = TensorFile::open_folder(dir)?;
+    // A configuration from a stranger may ask for more memory than there is.
+    let (described, held) = (architecture.estimate(), file.num_elements());
+    if described > held * 1.5 + 1e6 {
+        return Err(Error::Config {
+            path: dir.join("config.json"),
+            problem: format!("describes about {described:.3e} parameters, but the weights beside it hold {held:.3e}"),
+            remedy: "use the configuration that belongs to the weights".to_string(),
+        });
+    }
     let names = names_in(&file, &architecture);
     let parameters = architecture.parameters();
     let known: std::collections::BTreeSet<&str> = parameters.iter().map(|p| p.name.as_str()).collect();
@@ -106,11 +115,22 @@ pub struct Adoption {
 /// Replaces the weights of a fresh network by those of a checkpoint folder where names fit.
 ///
 /// Tables that differ in their number of rows only (a vocabulary that grew) keep the rows that both have.
+///
+/// Another architecture, or tensors of another shape, are errors.
 pub fn start_from(network: Network, dir: &Path) -> Result<(Network, Adoption)> {
+    let (there, here) = (public_config::read(dir)?.name(), network.architecture().name());
+    if there != here {
+        return Err(Error::Config {
+            path: dir.join("config.json"),
+            problem: format!("is of a `{there}` model, but the recipe has `[model.{here}]`"),
+            remedy: format!("use `[model.{there}]`, or start from another checkpoint"),
+        });
+    }
     let file = TensorFile::open_folder(dir)?;
     let names = names_in(&file, &network.architecture());
     let mut adoption = Adoption::default();
     let mut problem = None;
+    let mut mismatched = Vec::new();
     let fresh = network.values();
     let network = network.fill(|name, shape| {
         let values = match names.get(name).map(|theirs| file.f32(theirs)) {
@@ -128,9 +148,14 @@ pub fn start_from(network: Network, dir: &Path) -> Result<(Network, Adoption)> {
             adoption.taken.push(name.to_string());
             return Some(values.data);
         }
-        let same_rows = shape.len() == values.shape.len() && shape[1..] == values.shape[1..];
-        if !same_rows || shape.is_empty() {
+        let is_table = ["embed", "wte", "wpe", "lm_head", "predictions.bias"].iter().any(|part| name.contains(part));
+        let is_label = name.contains("classifier");
+        if is_label {
             adoption.new.push(name.to_string());
+            return None;
+        }
+        if !is_table || shape.len() != values.shape.len() || shape[1..] != values.shape[1..] {
+            mismatched.push(format!("{name} {:?} instead of {shape:?}", values.shape));
             return None;
         }
         adoption.resized.push((name.to_string(), values.shape[0], shape[0]));
@@ -139,6 +164,10 @@ pub fn start_from(network: Network, dir: &Path) -> Result<(Network, Adoption)> {
         data[..both].copy_from_slice(&values.data[..both]);
         Some(data)
     });
+    if !mismatched.is_empty() {
+        let (missing, unexpected) = (Vec::new(), Vec::new());
+        return Err(Error::Tensors { path: dir.join("model.safetensors"), missing, unexpected, mismatched });
+    }
     adoption.unused = names.into_iter().filter(|(ours, _)| !fresh.contains_key(ours)).map(|(_, name)| name).collect();
     problem.map_or(Ok((network, adoption)), Err)
 }

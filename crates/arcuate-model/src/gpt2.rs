@@ -156,7 +156,7 @@ impl Gpt2 {
         &self.architecture
     }
 
-    /// Hidden states after the last norm [B*T, C]; with a cache, of the new tokens only.
+    /// Hidden states after the last norm `[B*T, C]`; with a cache, of the new tokens only.
     pub(crate) fn hidden(&self, input: &Input, mut cache: Option<&mut KvCache>) -> Tensor<2> {
         let c = &self.architecture.config;
         let (b, t, width) = (input.num_rows, input.seq_len, c.hidden_size);

@@ -14,13 +14,13 @@ pub struct Input {
     pub num_rows: usize,
     /// Length of every row T.
     pub seq_len: usize,
-    /// Tokens [B*T].
+    /// Tokens `[B*T]`.
     pub ids: Arc<[i32]>,
-    /// Position of each token inside its document [B*T].
+    /// Position of each token inside its document `[B*T]`.
     pub positions: Arc<[i32]>,
-    /// Keys [start, end) of each token's document inside the row [B*T]; causal networks clip it.
+    /// Keys [start, end) of each token's document inside the row `[B*T]`; causal networks clip it.
     pub may_attend: Arc<[[u32; 2]]>,
-    /// Segment of each token (BERT) [B*T].
+    /// Segment of each token (BERT) `[B*T]`.
     pub token_types: Arc<[i32]>,
     /// Where dropout masks come from; none in evaluation.
     pub dropout: Option<Dropout>,
@@ -82,7 +82,7 @@ impl Input {
 /// For which places logits are computed.
 #[derive(Debug, Clone)]
 pub enum Wanted {
-    /// Every token: logits [B*T, V].
+    /// Every token: logits `[B*T, V]`.
     All,
     /// These tokens of the flattened batch: logits [N, V].
     Tokens(Arc<[i32]>),

@@ -235,7 +235,7 @@ impl Llama {
         &self.architecture
     }
 
-    /// Hidden states after the last norm [B*T, C]; with a cache, of the new tokens only.
+    /// Hidden states after the last norm `[B*T, C]`; with a cache, of the new tokens only.
     pub(crate) fn hidden(&self, input: &Input, mut cache: Option<&mut KvCache>) -> Tensor<2> {
         let a = &self.architecture;
         let (b, t, width) = (input.num_rows, input.seq_len, a.config.hidden_size);

@@ -130,7 +130,34 @@ impl Architecture {
         }
     }
 
-    /// Names and shapes of all parameters, without building the network.
+    /// About how many parameters there are, by arithmetic alone: safe for any sizes, right to within a few percent.
+    pub fn estimate(&self) -> f64 {
+        let f = |n: usize| n as f64;
+        let tables = |width: usize, copies: f64| f(self.vocab_size()) * f(width) * copies;
+        match self {
+            Self::Llama(a) | Self::Qwen2(a) => {
+                let c = &a.config;
+                let (heads, kv) = (f(c.num_heads), f(c.num_kv_heads.unwrap_or(c.num_heads)));
+                let attention = f(c.hidden_size) * f(a.head_dim()) * 2.0 * (heads + kv);
+                let layer = attention + 3.0 * f(c.hidden_size) * f(c.intermediate_size) + 2.0 * f(c.hidden_size);
+                tables(c.hidden_size, if c.tie_word_embeddings { 1.0 } else { 2.0 }) + f(c.num_layers) * layer
+            }
+            Self::Gpt2(a) => {
+                let c = &a.config;
+                let inner = f(c.intermediate_size.unwrap_or(c.hidden_size.saturating_mul(4)));
+                let layer = 4.0 * f(c.hidden_size) * f(c.hidden_size) + 2.0 * f(c.hidden_size) * inner;
+                tables(c.hidden_size, 1.0) + f(c.max_seq_len) * f(c.hidden_size) + f(c.num_layers) * layer
+            }
+            Self::Bert(a) => {
+                let c = &a.config;
+                let layer = 4.0 * f(c.hidden_size) * f(c.hidden_size) + 2.0 * f(c.hidden_size) * f(c.intermediate_size);
+                let positions = (f(c.max_seq_len) + f(c.type_vocab_size)) * f(c.hidden_size);
+                tables(c.hidden_size, 1.0) + positions + f(c.num_layers) * layer
+            }
+        }
+    }
+
+    /// Names and shapes of all parameters; the network is built, so ask `estimate` first where sizes come from strangers.
     pub fn parameters(&self) -> Vec<ParameterInfo> {
         // Tensors of zeros are lazily cleared pages; nothing is written.
         Network::zeros(self.clone(), &Device::flex()).parameters()
@@ -259,7 +286,7 @@ impl Network {
         }
     }
 
-    /// Feeds `num_rows` rows of equally many new tokens [B*T] and gives the logits after the last token of each: [B, V].
+    /// Feeds `num_rows` rows of equally many new tokens `[B*T]` and gives the logits after the last token of each: [B, V].
     pub fn step(&self, num_rows: usize, ids: &[i32], cache: &mut KvCache) -> Result<Tensor<2>> {
         let t = ids.len() / num_rows.max(1);
         let past = cache.len();

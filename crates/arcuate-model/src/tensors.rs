@@ -69,6 +69,14 @@ impl TensorFile {
         names
     }
 
+    /// Numbers in all tensors.
+    pub fn num_elements(&self) -> f64 {
+        let of = |p: &Part| {
+            p.metadata.tensors().values().map(|i| i.shape.iter().map(|n| *n as f64).product::<f64>()).sum::<f64>()
+        };
+        self.parts.iter().map(of).sum()
+    }
+
     /// Shape of a tensor.
     pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
         self.parts.iter().find_map(|p| p.metadata.info(name)).map(|i| i.shape.clone())

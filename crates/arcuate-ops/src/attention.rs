@@ -32,7 +32,7 @@ pub struct Attention {
     pub num_kv_heads: usize,
     /// Factor of the products, usually `1 / sqrt(H)`.
     pub scale: f32,
-    /// The keys [start, end) that each query may attend to: [B*Q].
+    /// The keys [start, end) that each query may attend to: `[B*Q]`.
     pub may_attend: Arc<[[u32; 2]]>,
 }
 

@@ -18,14 +18,14 @@ use crate::tape::{Kernel, apply, cpu_tensor, dims, numbers, tensor};
 /// Cosines and sines for the positions of one batch.
 #[derive(Debug, Clone)]
 pub struct Rotation {
-    /// [B*T, H/2] each
+    /// `[B*T, H/2]` each
     cos: Arc<[f32]>,
     sin: Arc<[f32]>,
     half: usize,
 }
 
 impl Rotation {
-    /// For `positions` [B*T] and one frequency (radians a position) per channel pair [H/2].
+    /// For `positions` `[B*T]` and one frequency (radians a position) per channel pair [H/2].
     pub fn new(positions: &[i32], frequencies: &[f64]) -> Self {
         let angles = || positions.iter().flat_map(|p| frequencies.iter().map(move |f| f64::from(*p) * f));
         Self {

@@ -122,6 +122,45 @@ pub fn network(
     }
 }
 
+/// Findings that need the tokenizer: a network that does not fit into memory, a tokenizer that is not that of `init_from`.
+pub fn check_network(
+    recipe: &Recipe,
+    tokenizer: &Tokenizer,
+    labels: &[String],
+    memory: Option<u64>,
+) -> Result<Vec<Finding>> {
+    let mut found = Vec::new();
+    let parameters = architecture(recipe, tokenizer.vocab_size(), labels)?.estimate();
+    // Weights, gradients and two moments.
+    let needed = 16.0 * parameters;
+    if let Some(memory) = memory.filter(|memory| needed > *memory as f64) {
+        let message = format!(
+            "{parameters:.2e} parameters need {needed:.2e} bytes to train, but {memory:.2e} are free",
+            memory = memory as f64
+        );
+        let path = format!("model.{}", recipe.model.name());
+        let help = "make the model smaller: hidden_size, num_layers, vocab_size";
+        found.push(Finding::error("recipe::too-large", path, message).help(help));
+    }
+    let other = recipe.init_from.as_ref().filter(|dir| dir.join("tokenizer.json").exists());
+    if let Some(dir) = other {
+        let theirs = Tokenizer::load(dir)?;
+        let common = theirs.vocab_size().min(tokenizer.vocab_size()) as u32;
+        let apart = (0..common).find(|id| theirs.id_to_token(*id) != tokenizer.id_to_token(*id));
+        if let Some(id) = apart {
+            let name = |t: &Tokenizer| t.id_to_token(id).unwrap_or_default();
+            let message = format!(
+                "the tokenizer is not that of `init_from`: token {id} is `{}` there and `{}` here",
+                name(&theirs),
+                name(tokenizer)
+            );
+            let help = format!("use `[tokenizer.file]` with path = \"{}\"", dir.display());
+            found.push(Finding::error("recipe::other-tokenizer", "init_from", message).help(help));
+        }
+    }
+    Ok(found)
+}
+
 /// Findings that need the corpus.
 pub fn check_corpus(recipe: &Recipe, corpus: &Corpus) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -133,8 +172,13 @@ pub fn check_corpus(recipe: &Recipe, corpus: &Corpus) -> Vec<Finding> {
         found.push(Finding::error("recipe::batch-larger-than-corpus", "batch.microbatch", message).help(help));
     }
     if recipe.evaluation.is_some() && corpus.summary().iter().all(|s| s.held_out_documents == 0) {
-        let message = "no document is held out, so there is nothing to evaluate";
-        let help = "raise `held_out_fraction`, give more documents, or leave out `[evaluation]`";
+        let documents: u64 = corpus.summary().iter().map(|s| s.documents).sum();
+        let message = format!("none of the {documents} documents is held out, so there is nothing to evaluate");
+        let help = if documents < 10 {
+            "set `split_at_bytes` of the source to cut long documents, give more of them, or leave out `[evaluation]`"
+        } else {
+            "raise `held_out_fraction`, give more documents, or leave out `[evaluation]`"
+        };
         found.push(Finding::error("recipe::nothing-held-out", "data.held_out_fraction", message).help(help));
     }
     found

@@ -227,7 +227,7 @@ pub fn plan(
             expected,
             high,
         },
-        checkpoint_bytes: weights + optimizer + 2_000_000,
+        checkpoint_bytes: weights + optimizer + 64 * architecture.vocab_size() as u64,
         num_checkpoints: num_checkpoints(recipe, steps),
         sources: ledger(tokens),
     }

@@ -218,13 +218,16 @@ fn prepare_recipe(path: &Path, recipe_text: &str, resolved_text: Option<&str>) -
                 (Some(old), Some(new)) => recipe_difference(old, new),
                 _ => recipe_difference(&old_recipe, recipe_text),
             };
-            if let Some(difference) = difference {
-                return Err(Error::OtherRecipe { path: path.to_path_buf(), difference });
+            match difference {
+                // Nothing was learnt there: a start that failed does not keep the name from the corrected recipe.
+                Some(_) if !has_checkpoint(path) => {
+                    clear(path)?;
+                    true
+                }
+                Some(difference) => return Err(Error::OtherRecipe { path: path.to_path_buf(), difference }),
+                None if old_resolved.is_some() => return Ok(false),
+                None => false,
             }
-            if old_resolved.is_some() {
-                return Ok(false);
-            }
-            false
         }
     };
     // `recipe.toml` comes last: a folder that has it is complete.
@@ -235,6 +238,30 @@ fn prepare_recipe(path: &Path, recipe_text: &str, resolved_text: Option<&str>) -
         write_atomic(&recipe_path, recipe_text.as_bytes())?;
     }
     Ok(is_new)
+}
+
+/// Whether anything was saved there.
+fn has_checkpoint(path: &Path) -> bool {
+    let is_step = |entry: fs::DirEntry| entry.file_name().to_string_lossy().starts_with("step-");
+    fs::read_dir(path.join("checkpoints")).is_ok_and(|entries| entries.flatten().any(is_step))
+}
+
+/// Removes what an earlier recipe left in a folder without checkpoints.
+fn clear(path: &Path) -> Result<()> {
+    let remove = |result: io::Result<()>, at: &Path| match result {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", at, cause)),
+        _ => Ok(()),
+    };
+    let tokenizer = path.join("tokenizer");
+    remove(fs::remove_dir_all(&tokenizer), &tokenizer)?;
+    for entry in fs::read_dir(path).map_err(|cause| Error::io("read", path, cause))?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_left = ["metrics.jsonl", "report.html", "health.json", "inputs.hash"].contains(&name.as_str());
+        if is_left || name.starts_with("events.out.tfevents.") {
+            remove(fs::remove_file(entry.path()), &entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// The text of a file, `None` if it does not exist.

@@ -110,6 +110,10 @@ pub trait Hooks {
     fn write_model(&mut self, network: &Network, dir: &Path) -> std::result::Result<(), HookError>;
     /// A checkpoint was saved.
     fn saved(&mut self, checkpoint: &Checkpoint, is_best: bool, seconds: f64) -> std::result::Result<(), HookError>;
+    /// The ids of the documents in a row, for messages.
+    fn documents(&self, _row_key: u64) -> Vec<String> {
+        Vec::new()
+    }
     /// Something the user should know.
     fn warn(&mut self, message: &str);
 }
@@ -376,12 +380,13 @@ impl Trainer<'_> {
         let loss = sum / count;
         let norm = if loss.is_finite() { global_norm(&grads, count) } else { f64::NAN };
         let names = self.sampler.ledger();
+        let hooks = &*self.hooks;
         let batch_ids = || {
             ids.iter()
                 .map(|(source, key)| BatchId {
                     source: names.get(*source as usize).map(|l| l.source.clone()).unwrap_or_default(),
                     key: *key,
-                    documents: Vec::new(),
+                    documents: hooks.documents(*key),
                 })
                 .collect()
         };

@@ -72,7 +72,7 @@ pub(crate) fn close(closing: &Closing, folder: &mut RunDir, stop: &StopFlag) -> 
         if let Some(lzma) = &lzma {
             record = record.value("lzma_bits_per_byte", lzma.bits_per_byte);
         }
-        println!("{}", record.to_json());
+        terminal::result(&record.to_json().to_string());
         return Ok(());
     }
     say("done", &format!("{summary}   report {}", folder.report_path().display()));
@@ -290,7 +290,7 @@ pub(crate) fn close_pipeline(pipeline: &Pipeline, runs: &[PlannedRun], options: 
     }
     let text = arcuate_record::text_table(&["step", "runs", "metric", "mean", "95% interval", "values"], &lines);
     if options.json {
-        println!("{}", serde_json::json!({"pipeline": pipeline.name, "steps": lines}));
+        terminal::result(&serde_json::json!({"pipeline": pipeline.name, "steps": lines}).to_string());
     } else {
         say("result", &text);
     }

@@ -46,7 +46,7 @@ impl Live {
 
     pub(crate) fn record(&self, record: &Record) {
         if self.json {
-            println!("{}", record.to_json());
+            crate::terminal::result(&record.to_json().to_string());
         }
     }
 

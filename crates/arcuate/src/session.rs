@@ -55,7 +55,8 @@ pub(crate) fn run_with(
 ) -> Result<Finished> {
     let recipe = &loaded.value;
     if !options.json {
-        eprintln!("arcuate {}   {}   {}", env!("CARGO_PKG_VERSION"), recipe.name, arcuate_ops::device::describe());
+        let device = arcuate_ops::device::describe();
+        terminal::note(&format!("arcuate {}   {}   {device}", env!("CARGO_PKG_VERSION"), recipe.name));
     }
     let resolved = arcuate_recipe::resolved_toml(recipe, &loaded.source);
     let mut folder = RunDir::create_or_open_resolved(&options.runs_dir, &recipe.name, text, &resolved)?;
@@ -89,6 +90,9 @@ fn inside(loaded: &Loaded<Recipe>, folder: &mut RunDir, resolved: &str, options:
     let parts = prepare(recipe, Some(folder.path()), options.json)?;
     let found = arcuate_recipe::diagnose(&build::check_corpus(recipe, &parts.corpus), &loaded.source);
     crate::commands::refuse(found)?;
+    let labels = parts.corpus.label_names();
+    let found = build::check_network(recipe, &parts.tokenizer, labels, terminal::available_memory())?;
+    crate::commands::refuse(arcuate_recipe::diagnose(&found, &loaded.source))?;
     let vocab_size = parts.tokenizer.vocab_size();
     let (network, adoption) = build::network(recipe, vocab_size, parts.corpus.label_names(), &device)?;
     if !options.json {
@@ -105,7 +109,7 @@ fn inside(loaded: &Loaded<Recipe>, folder: &mut RunDir, resolved: &str, options:
     let work = arcuate_train::Work { network, device: &device, sampler, objective: parts.objective.as_ref() };
     let outcome = arcuate_train::train(&settings, work, &mut hooks, &options.stop, move |stall| {
         if !silent {
-            eprintln!("\nwarning: {stall}");
+            terminal::note(&format!("\nwarning: {stall}"));
         }
     })?;
     hooks.live.finish();
@@ -407,6 +411,10 @@ impl Hooks for Recorder<'_> {
         }
         self.live.saved(checkpoint.step, is_best, seconds);
         Ok(())
+    }
+
+    fn documents(&self, row_key: u64) -> Vec<String> {
+        self.parts.corpus.describe_row(row_key).map(|(_, ids)| ids).unwrap_or_default()
     }
 
     fn warn(&mut self, message: &str) {

@@ -14,10 +14,13 @@ pub(crate) fn install() -> Result<StopFlag> {
         for _ in signals.forever() {
             match flag.request() {
                 StopRequest::AfterStep => {
-                    eprintln!("\nstopping: the step is finished and saved first; once more to stop now");
+                    crate::terminal::note("\nstopping: the step is finished and saved first; once more to stop now");
                 }
                 // Nothing is lost: every earlier checkpoint is whole, and the kernel frees the lock.
-                _ => std::process::exit(75),
+                _ => {
+                    crate::terminal::note("\nstopped now; the same command goes on from the last checkpoint");
+                    std::process::exit(75);
+                }
             }
         }
     })?;

@@ -1,6 +1,6 @@
 //! What goes to the terminal: colours, lines of the form `label   text`, progress bars.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -20,8 +20,18 @@ pub(crate) fn say(label: &str, text: &str) {
     let bold = if color() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
     for (i, line) in text.lines().enumerate() {
         let label = if i == 0 { label } else { "" };
-        eprintln!("{}{label:<8}{}{line}", bold.0, bold.1);
+        note(&format!("{}{label:<8}{}{line}", bold.0, bold.1));
     }
+}
+
+/// A line to standard error; a reader that went away does not end a run.
+pub(crate) fn note(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// A line to standard output; a reader that went away does not end a run.
+pub(crate) fn result(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// A progress bar over bytes or items with time left; it shows nothing when standard error is no terminal.
@@ -65,4 +75,11 @@ pub(crate) fn peak_memory() -> u64 {
     };
     let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
     u64::try_from(usage.ru_maxrss).unwrap_or(0) * unit
+}
+
+/// Memory that the system can give, in bytes, where it says so.
+pub(crate) fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|l| l.starts_with("MemAvailable:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }

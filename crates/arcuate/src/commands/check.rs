@@ -15,7 +15,7 @@ use arcuate_train::{Gradients, Optimizer, forward_backward, global_norm};
 use serde_json::json;
 
 use crate::session::{self, Parts};
-use crate::terminal::{amount, duration, say};
+use crate::terminal::{self, amount, duration, say};
 
 /// Check a recipe or pipeline: types, sense, data, plan, and a rehearsal on the largest batch.
 #[derive(clap::Args)]
@@ -99,6 +99,8 @@ fn check_one(loaded: &Loaded<Recipe>, how: How) -> Result<()> {
     let scan = if how.scan { Some(scan(loaded, how)?) } else { None };
     let Parts { tokenizer, corpus, objective } = session::prepare(recipe, None, how.json)?;
     super::refuse(arcuate_recipe::diagnose(&build::check_corpus(recipe, &corpus), &loaded.source))?;
+    let found = build::check_network(recipe, &tokenizer, corpus.label_names(), terminal::available_memory())?;
+    super::refuse(arcuate_recipe::diagnose(&found, &loaded.source))?;
     let architecture = build::architecture(recipe, tokenizer.vocab_size(), corpus.label_names())?;
     let text_bytes = corpus.summary().iter().map(|s| s.bytes).sum();
     let plan = arcuate_recipe::plan::plan(recipe, &architecture, text_bytes, |tokens| corpus.expected_ledger(tokens));
@@ -113,7 +115,7 @@ fn check_one(loaded: &Loaded<Recipe>, how: How) -> Result<()> {
             ));
         }
     }
-    if let Some(available) = available_memory().filter(|available| plan.memory.expected > *available) {
+    if let Some(available) = terminal::available_memory().filter(|available| plan.memory.expected > *available) {
         warnings.push(format!(
             "about {}B of memory are needed, but {}B are free; lower `batch.microbatch` and raise `batch.accumulate_steps`",
             amount(plan.memory.expected as f64),
@@ -124,7 +126,7 @@ fn check_one(loaded: &Loaded<Recipe>, how: How) -> Result<()> {
     if how.json {
         let rehearsal = rehearsal.as_ref().map(|r| {
             json!({"seconds_per_step": r.seconds_per_step, "tokens_per_second": r.tokens_per_second,
-                "peak_memory_bytes": crate::terminal::peak_memory(), "loss": r.loss})
+                "peak_memory_bytes": terminal::peak_memory(), "loss": r.loss})
         });
         println!(
             "{}",
@@ -163,8 +165,10 @@ fn scan(loaded: &Loaded<Recipe>, how: How) -> Result<serde_json::Value> {
     }
     if report.is_refused {
         let first = report.findings.first().map(|f| f.message.clone()).unwrap_or_default();
-        let message =
-            format!("the data has {} bad items, more than `max_bad_items` allows: {first}", report.num_bad_items);
+        let message = match report.num_bad_items {
+            0 => first,
+            bad => format!("the data has {bad} bad items, more than `max_bad_items` allows: {first}"),
+        };
         return Err(crate::exit::Coded { code: 4, message }.into());
     }
     Ok(serde_json::to_value(&report)?)
@@ -278,12 +282,6 @@ fn save_and_evaluate(
     let rows = corpus.held_out(None)?;
     let result = session::measure(&again, objective, rows, &corpus.source_names(), &options, None)?;
     Ok((save, begun.elapsed().as_secs_f64() / result.total.tokens.max(1) as f64))
-}
-
-fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find(|l| l.starts_with("MemAvailable:"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }
 
 fn print_plan(recipe: &Recipe, plan: &Plan, rehearsal: Option<&Rehearsal>) {

@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::exit;
+use serde_json::json;
+
+use crate::{exit, terminal};
 
 mod check;
 mod data;
@@ -76,7 +78,13 @@ pub(crate) fn main() -> ExitCode {
 /// Prints an error with its causes, or the diagnostics of a recipe as they are.
 fn report(error: &anyhow::Error) {
     if let Some(diagnostics) = error.downcast_ref::<arcuate_recipe::Diagnostics>() {
-        eprintln!("{}", diagnostics.render(crate::terminal::color()));
+        if wants_json() {
+            terminal::result(
+                &json!({"error": diagnostics.summary(), "exit_code": 2, "diagnostics": diagnostics.to_json()})
+                    .to_string(),
+            );
+        }
+        terminal::note(&diagnostics.render(terminal::color()));
         return;
     }
     let mut text = error.to_string();
@@ -86,5 +94,13 @@ fn report(error: &anyhow::Error) {
             text = format!("{text}: {cause}");
         }
     }
-    eprintln!("error: {text}");
+    if wants_json() {
+        terminal::result(&json!({"error": text, "exit_code": exit::code(error)}).to_string());
+    }
+    terminal::note(&format!("error: {text}"));
+}
+
+/// Whether machine-readable output was asked for, whatever the command.
+fn wants_json() -> bool {
+    std::env::args().any(|arg| arg == "--json")
 }

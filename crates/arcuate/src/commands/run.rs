@@ -22,10 +22,10 @@ pub(crate) struct Args {
     /// Change a value of the recipe, such as `batch.microbatch=4`; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Folder of all runs.
+    /// Folder of all runs. The token cache stays where `data.cache_dir` says.
     #[arg(long, value_name = "DIR", default_value = "runs")]
     runs_dir: PathBuf,
-    /// Print the plan and stop before anything is written.
+    /// Print the plan and stop before the run folder is made; only the token cache is written.
     #[arg(long)]
     dry_run: bool,
     /// Resume although the data is not what the checkpoint was trained on.
@@ -82,7 +82,7 @@ pub(crate) fn refuse(found: arcuate_recipe::Diagnostics) -> Result<()> {
         return Err(found.into());
     }
     if !found.is_empty() {
-        eprintln!("{}", found.render(crate::terminal::color()));
+        crate::terminal::note(&found.render(crate::terminal::color()));
     }
     Ok(())
 }
