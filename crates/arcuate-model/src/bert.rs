@@ -235,7 +235,7 @@ impl Bert {
         x.reshape([b * t, width])
     }
 
-    /// Logits [N, V] of hidden states [N, C]; none for a classifier.
+    /// Logits `[N, V]` of hidden states `[N, C]`; none for a classifier.
     pub(crate) fn head(&self, hidden: Tensor<2>) -> Option<Tensor<2>> {
         let p = &self.cls.as_ref()?.predictions;
         let h = gelu(p.transform.dense.forward(hidden), self.architecture.gelu.op());
@@ -243,7 +243,7 @@ impl Bert {
         Some(self.bert.embeddings.word_embeddings.project(h, Some(p.bias.val())))
     }
 
-    /// Class logits [B, classes] of the hidden states [B, C] of the rows' first tokens; none for a masked LM.
+    /// Class logits `[B, classes]` of the hidden states `[B, C]` of the rows' first tokens; none for a masked LM.
     pub(crate) fn classify(&self, first: Tensor<2>, input: &Input) -> Option<Tensor<2>> {
         let pooled = self.bert.pooler.as_ref()?.dense.forward(first).tanh();
         let site = 2 * self.architecture.config.num_layers as u64 + 1;

@@ -187,7 +187,7 @@ impl Gpt2 {
         self.transformer.ln_f.forward(x.reshape([b * t, width]))
     }
 
-    /// Logits [N, V] of hidden states [N, C].
+    /// Logits `[N, V]` of hidden states `[N, C]`.
     pub(crate) fn head(&self, hidden: Tensor<2>) -> Tensor<2> {
         self.transformer.wte.project(hidden, None)
     }

@@ -84,9 +84,9 @@ impl Input {
 pub enum Wanted {
     /// Every token: logits `[B*T, V]`.
     All,
-    /// These tokens of the flattened batch: logits [N, V].
+    /// These tokens of the flattened batch: logits `[N, V]`.
     Tokens(Arc<[i32]>),
-    /// One set of class logits per row: [B, classes].
+    /// One set of class logits per row: `[B, classes]`.
     Rows,
 }
 

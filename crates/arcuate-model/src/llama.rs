@@ -267,7 +267,7 @@ impl Llama {
         self.model.norm.forward(x.reshape([b * t, width]))
     }
 
-    /// Logits [N, V] of hidden states [N, C].
+    /// Logits `[N, V]` of hidden states `[N, C]`.
     pub(crate) fn head(&self, hidden: Tensor<2>) -> Tensor<2> {
         match &self.lm_head {
             Some(head) => head.forward(hidden),

@@ -237,7 +237,7 @@ impl Network {
         }
     }
 
-    /// Logits for the wanted places: [N, V] or [B, classes].
+    /// Logits for the wanted places: `[N, V]` or `[B, classes]`.
     pub fn forward(&self, input: &Input, wanted: &Wanted) -> Result<Tensor<2>> {
         self.fits(input)?;
         let hidden = match self {
@@ -286,7 +286,7 @@ impl Network {
         }
     }
 
-    /// Feeds `num_rows` rows of equally many new tokens `[B*T]` and gives the logits after the last token of each: [B, V].
+    /// Feeds `num_rows` rows of equally many new tokens `[B*T]` and gives the logits after the last token of each: `[B, V]`.
     pub fn step(&self, num_rows: usize, ids: &[i32], cache: &mut KvCache) -> Result<Tensor<2>> {
         let t = ids.len() / num_rows.max(1);
         let past = cache.len();

@@ -22,13 +22,13 @@ pub struct Vocabulary {
     pub mask: Option<u32>,
     /// Tokens that are never hidden or drawn: begin, end, padding and the like.
     pub special: Vec<u32>,
-    /// Whether each token begins a word. [V]
+    /// Whether each token begins a word. `[V]`
     pub starts_word: Arc<[bool]>,
 }
 
 /// A loss before any division.
 pub struct Loss {
-    /// Sum over everything that counts. [1]
+    /// Sum over everything that counts. `[1]`
     pub sum: Tensor<1>,
     /// How much counts: the divisor that makes a mean of the sum.
     pub count: f64,
@@ -55,10 +55,10 @@ pub trait Objective: Send + Sync {
     /// The places for which the network computes logits.
     fn wanted(&self, batch: &Batch) -> Wanted;
 
-    /// Sum and count for the wanted logits [N, V].
+    /// Sum and count for the wanted logits `[N, V]`.
     fn loss(&self, batch: &Batch, logits: Tensor<2>) -> Loss;
 
-    /// Plain negative log-likelihood row by row, for evaluation. [B]
+    /// Plain negative log-likelihood row by row, for evaluation. `[B]`
     fn scores(&self, batch: &Batch, logits: Tensor<2>) -> Vec<RowScore>;
 }
 

@@ -223,7 +223,7 @@ impl Kernel<3> for Attention {
     }
 }
 
-/// Attention of `q` [B, Q, N*H] over `k` and `v` [B, K, G*H]: [B, Q, N*H].
+/// Attention of `q` `[B, Q, N*H]` over `k` and `v` `[B, K, G*H]`: `[B, Q, N*H]`.
 ///
 /// # Panics
 /// When the sizes do not fit; models check their shapes when they are built or loaded.

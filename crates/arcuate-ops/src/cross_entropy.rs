@@ -21,9 +21,9 @@ use crate::tape::{Kernel, apply, cpu_tensor, dims, numbers, tensor};
 /// Targets and options of a cross-entropy.
 #[derive(Debug, Clone)]
 pub struct CrossEntropy {
-    /// Index of the right class per row; negative: not counted. [N]
+    /// Index of the right class per row; negative: not counted. `[N]`
     pub targets: Arc<[i32]>,
-    /// Weight per row; left out: 1. [N]
+    /// Weight per row; left out: 1. `[N]`
     pub weights: Option<Arc<[f32]>>,
     /// Weight of `lse^2`.
     pub z_loss: f32,
@@ -118,7 +118,7 @@ impl Kernel<1> for CrossEntropy {
     }
 }
 
-/// Sum of the losses of `logits` [N, V]: [1].
+/// Sum of the losses of `logits` `[N, V]`: `[1]`.
 ///
 /// # Panics
 /// When a target is not below V or counts differ; batches are checked against the model before training.
@@ -133,7 +133,7 @@ pub fn cross_entropy(logits: Tensor<2>, how: &CrossEntropy) -> Tensor<1> {
     apply(how.clone(), [cpu_tensor(logits.clone())]).unwrap_or_else(|| cross_entropy_plain(logits, how))
 }
 
-/// The loss of every row of `logits` [N, V] in f32; 0 for rows that do not count. No gradient.
+/// The loss of every row of `logits` `[N, V]` in f32; 0 for rows that do not count. No gradient.
 pub fn cross_entropy_rows(logits: Tensor<2>, how: &CrossEntropy) -> Vec<f32> {
     match cpu_tensor(logits.clone()) {
         Some(crate::tape::CpuTensor::Plain(x)) => how.rows(&crate::tape::contiguous(x)).0,

@@ -43,7 +43,7 @@ impl Kernel<1> for Embedding {
     }
 }
 
-/// Rows `ids` of `table` [V, C]: [N, C]. The row `constant` gets no gradient: the filler of padded batches in published models.
+/// Rows `ids` of `table` `[V, C]`: `[N, C]`. The row `constant` gets no gradient: the filler of padded batches in published models.
 ///
 /// # Panics
 /// When an index is negative or not below V; batches are checked against the model before training.

@@ -148,7 +148,7 @@ impl Kernel<3> for Linear {
     }
 }
 
-/// `x` [.., K] times a weight of the given layout, plus an optional bias [N]: [.., N].
+/// `x` `[.., K]` times a weight of the given layout, plus an optional bias `[N]`: `[.., N]`.
 ///
 /// # Panics
 /// When the sizes do not fit; models check their shapes when they are built or loaded.

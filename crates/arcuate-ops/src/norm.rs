@@ -162,7 +162,7 @@ impl Kernel<3> for LayerNorm {
     }
 }
 
-/// RMSNorm of `x` [.., C] with `weight` [C].
+/// RMSNorm of `x` `[.., C]` with `weight` `[C]`.
 pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, eps: f64) -> Tensor<D> {
     assert_eq!(x.dims()[D - 1], weight.dims()[0], "rms_norm: channels differ");
     apply(RmsNorm { eps: eps as f32 }, [cpu_tensor(x.clone()), cpu_tensor(weight.clone())])
@@ -175,7 +175,7 @@ pub fn rms_norm_plain<const D: usize>(x: Tensor<D>, weight: Tensor<1>, eps: f64)
     x * r * weight.unsqueeze()
 }
 
-/// LayerNorm of `x` [.., C] with `weight` and `bias` [C].
+/// LayerNorm of `x` `[.., C]` with `weight` and `bias` `[C]`.
 pub fn layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<D> {
     assert_eq!(x.dims()[D - 1], weight.dims()[0], "layer_norm: channels differ");
     let inputs = [cpu_tensor(x.clone()), cpu_tensor(weight.clone()), cpu_tensor(bias.clone())];

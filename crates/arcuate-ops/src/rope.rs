@@ -25,7 +25,7 @@ pub struct Rotation {
 }
 
 impl Rotation {
-    /// For `positions` `[B*T]` and one frequency (radians a position) per channel pair [H/2].
+    /// For `positions` `[B*T]` and one frequency (radians a position) per channel pair `[H/2]`.
     pub fn new(positions: &[i32], frequencies: &[f64]) -> Self {
         let angles = || positions.iter().flat_map(|p| frequencies.iter().map(move |f| f64::from(*p) * f));
         Self {
@@ -81,7 +81,7 @@ impl Kernel<1> for Rotation {
     }
 }
 
-/// Turns the heads of `x` [B, T, N*H].
+/// Turns the heads of `x` `[B, T, N*H]`.
 pub fn rope(x: Tensor<3>, rotation: &Rotation) -> Tensor<3> {
     let [b, t, width] = x.dims();
     assert!(

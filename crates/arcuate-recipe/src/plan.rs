@@ -205,7 +205,9 @@ pub fn plan(
         _ => 0,
     };
     let low = held + (activations + logits).max(gradients).max(compressor);
-    let expected = held + (forward.max(backward) + gradients / 2 + largest * F32).max(compressor);
+    // When the compressor begins, the allocator still holds about half of what training freed.
+    let compressing = if compressor > 0 { compressor + (activations + logits) / 2 } else { 0 };
+    let expected = held + (forward.max(backward) + gradients / 2 + largest * F32).max(compressing);
     let high = held + (forward + gradients + passing + 2 * largest * F32).max(compressor) + expected / 5;
     Plan {
         parameters,

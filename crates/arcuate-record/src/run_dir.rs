@@ -313,10 +313,29 @@ mod tests {
     fn another_recipe_is_refused_with_the_key() {
         let root = root();
         drop(RunDir::create_or_open(root.path(), "a", RECIPE).expect("opens"));
+        fs::create_dir_all(root.path().join("a/checkpoints/step-00000001")).expect("writable");
         let error = RunDir::create_or_open(root.path(), "a", "name = \"a\"\nseed = 18").expect_err("differs");
         let text = error.to_string();
         assert!(text.contains("`seed` is `17` there and `18` here; give this run another name"), "{text}");
         assert_eq!(fs::read_to_string(root.path().join("a/recipe.toml")).expect("reads"), RECIPE);
+    }
+
+    #[test]
+    fn a_folder_in_which_nothing_was_saved_is_taken_over() {
+        let root = root();
+        drop(RunDir::create_or_open(root.path(), "a", RECIPE).expect("opens"));
+        let folder = root.path().join("a");
+        fs::create_dir_all(folder.join("tokenizer")).expect("writable");
+        for name in ["metrics.jsonl", "events.out.tfevents.1.host.2"] {
+            fs::write(folder.join(name), "old").expect("writable");
+        }
+        let corrected = "name = \"a\"\nseed = 18\n";
+        let run = RunDir::create_or_open(root.path(), "a", corrected).expect("opens");
+        assert!(run.is_new());
+        assert_eq!(fs::read_to_string(folder.join("recipe.toml")).expect("reads"), corrected);
+        for name in ["tokenizer", "metrics.jsonl", "events.out.tfevents.1.host.2"] {
+            assert!(!folder.join(name).exists(), "{name}");
+        }
     }
 
     #[test]
@@ -328,6 +347,7 @@ mod tests {
         };
         drop(open(18).expect("opens"));
         drop(open(18).expect("opens again"));
+        fs::create_dir_all(root.path().join("a/checkpoints/step-00000001")).expect("writable");
         let error = open(19).expect_err("differs").to_string();
         assert!(error.contains("`seed` is `18` there and `19` here"), "{error}");
     }

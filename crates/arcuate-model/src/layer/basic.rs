@@ -47,17 +47,17 @@ impl Embedding {
         Self { weight: zeros([rows, channels], device) }
     }
 
-    /// Rows by index: [N, C].
+    /// Rows by index: `[N, C]`.
     pub(crate) fn forward(&self, ids: &Arc<[i32]>) -> Tensor<2> {
         embedding::embedding(self.weight.val(), ids, None)
     }
 
-    /// Rows by index, where the row of the filler gets no gradient: [N, C].
+    /// Rows by index, where the row of the filler gets no gradient: `[N, C]`.
     pub(crate) fn forward_padded(&self, ids: &Arc<[i32]>, filler: Option<u32>) -> Tensor<2> {
         embedding::embedding(self.weight.val(), ids, filler.map(|id| id as i32))
     }
 
-    /// The table used the other way round: products of `x` [.., C] with every row, [.., rows].
+    /// The table used the other way round: products of `x` `[.., C]` with every row, [.., rows].
     pub(crate) fn project<const D: usize>(&self, x: Tensor<D>, bias: Option<Tensor<1>>) -> Tensor<D> {
         linear(x, self.weight.val(), bias, Layout::OutIn)
     }

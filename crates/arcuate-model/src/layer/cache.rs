@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-/// Keys and values per layer: [B, K, G*H] each.
+/// Keys and values per layer: `[B, K, G*H]` each.
 #[derive(Debug, Clone, Default)]
 pub struct KvCache {
     layers: Vec<(Tensor<3>, Tensor<3>)>,

@@ -73,7 +73,7 @@ pub(crate) fn is_hidden_matrix(name: &str, shape: &[usize]) -> bool {
     shape.len() == 2 && !outer.iter().any(|part| name.contains(part))
 }
 
-/// `x` made nearly orthogonal by five Newton-Schulz steps. [M, N]
+/// `x` made nearly orthogonal by five Newton-Schulz steps. `[M, N]`
 fn orthogonal(x: Tensor<2>) -> Tensor<2> {
     let [m, n] = x.dims();
     let mut x = if m > n { x.transpose() } else { x };

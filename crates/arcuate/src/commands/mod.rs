@@ -94,7 +94,9 @@ fn report(error: &anyhow::Error) {
             text = format!("{text}: {cause}");
         }
     }
-    if wants_json() {
+    // A comparison that found a difference has said so already.
+    let is_answer = error.downcast_ref::<exit::Coded>().is_some_and(|coded| coded.code == 1);
+    if wants_json() && !is_answer {
         terminal::result(&json!({"error": text, "exit_code": exit::code(error)}).to_string());
     }
     terminal::note(&format!("error: {text}"));
