@@ -195,6 +195,7 @@ fn read_qwen2(r: &Reader) -> Result<llama::Architecture> {
 }
 
 fn read_gpt2(r: &Reader) -> Result<gpt2::Architecture> {
+    r.must_be("tie_word_embeddings", &json!(true))?;
     r.must_be("scale_attn_by_inverse_layer_idx", &json!(false))?;
     r.must_be("scale_attn_weights", &json!(true))?;
     r.must_be("add_cross_attention", &json!(false))?;
@@ -215,6 +216,7 @@ fn read_gpt2(r: &Reader) -> Result<gpt2::Architecture> {
 }
 
 fn read_bert(r: &Reader) -> Result<bert::Architecture> {
+    r.must_be("tie_word_embeddings", &json!(true))?;
     r.must_be("is_decoder", &json!(false))?;
     r.must_be("position_embedding_type", &json!("absolute"))?;
     let classifier = r.keys.get("architectures").and_then(|a| a[0].as_str()) == Some("BertForSequenceClassification");
