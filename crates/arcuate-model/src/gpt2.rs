@@ -161,13 +161,11 @@ impl Gpt2 {
         let c = &self.architecture.config;
         let (b, t, width) = (input.num_rows, input.seq_len, c.hidden_size);
         let past = cache.as_ref().map_or(0, |c| c.len());
-        let may_attend =
-            if past == 0 { input.causal() } else { (0..b * t).map(|i| [0, (past + i % t + 1) as u32]).collect() };
         let how = attention::Attention {
             num_heads: c.num_heads,
             num_kv_heads: c.num_heads,
             scale: 1.0 / ((width / c.num_heads) as f32).sqrt(),
-            may_attend,
+            may_attend: input.causal(past),
         };
         let drop = |x: Tensor<3>, site: usize| dropout(x, c.dropout, site as u64, input.dropout.as_ref());
         let x = self.transformer.wte.forward(&input.ids) + self.transformer.wpe.forward(&input.positions);

@@ -65,9 +65,12 @@ impl Input {
         })
     }
 
-    /// The same ranges clipped so that no token sees a later one.
-    pub(crate) fn causal(&self) -> Arc<[[u32; 2]]> {
+    /// The same ranges clipped so that no token sees a later one; after `past` cached tokens, all tokens so far.
+    pub(crate) fn causal(&self, past: usize) -> Arc<[[u32; 2]]> {
         let t = self.seq_len.max(1);
+        if past > 0 {
+            return (0..self.ids.len()).map(|i| [0, (past + i % t + 1) as u32]).collect();
+        }
         self.may_attend
             .iter()
             .enumerate()
@@ -98,7 +101,7 @@ mod tests {
     fn causal_ranges_stay_inside_documents() {
         let mut input = Input::from_rows(1, 4, vec![1, 2, 3, 4], &[]).expect("no mask");
         input.may_attend = vec![[0, 2], [0, 2], [2, 4], [2, 4]].into();
-        assert_eq!(&*input.causal(), &[[0, 1], [0, 2], [2, 3], [2, 4]]);
+        assert_eq!(&*input.causal(0), &[[0, 1], [0, 2], [2, 3], [2, 4]]);
     }
 
     #[test]

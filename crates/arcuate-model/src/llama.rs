@@ -241,13 +241,11 @@ impl Llama {
         let (b, t, width) = (input.num_rows, input.seq_len, a.config.hidden_size);
         let past = cache.as_ref().map_or(0, |c| c.len());
         let rotation = Rotation::new(&input.positions, &a.frequencies());
-        let may_attend =
-            if past == 0 { input.causal() } else { (0..b * t).map(|i| [0, (past + i % t + 1) as u32]).collect() };
         let how = attention::Attention {
             num_heads: a.config.num_heads,
             num_kv_heads: a.num_kv_heads(),
             scale: 1.0 / (a.head_dim() as f32).sqrt(),
-            may_attend,
+            may_attend: input.causal(past),
         };
         let mut x = self.model.embed_tokens.forward_padded(&input.ids, a.filler).reshape([b, t, width]);
         for (i, layer) in self.model.layers.iter().enumerate() {

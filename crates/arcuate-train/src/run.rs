@@ -379,9 +379,9 @@ impl Trainer<'_> {
         let count = if count > 0.0 { count } else { 1.0 };
         let loss = sum / count;
         let norm = if loss.is_finite() { global_norm(&grads, count) } else { f64::NAN };
-        let names = self.sampler.ledger();
-        let hooks = &*self.hooks;
+        let (hooks, sampler) = (&*self.hooks, &self.sampler);
         let batch_ids = || {
+            let names = sampler.ledger();
             ids.iter()
                 .map(|(source, key)| BatchId {
                     source: names.get(*source as usize).map(|l| l.source.clone()).unwrap_or_default(),

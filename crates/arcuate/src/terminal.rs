@@ -80,6 +80,12 @@ pub(crate) fn peak_memory() -> u64 {
 /// Memory that the system can give, in bytes, where it says so.
 pub(crate) fn available_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find(|l| l.starts_with("MemAvailable:"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+    kibibytes(&text, "MemAvailable:")
+}
+
+/// A number of `/proc/meminfo`, in bytes.
+pub(crate) fn kibibytes(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find(|line| line.starts_with(name))?;
+    let number: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(number * 1024)
 }

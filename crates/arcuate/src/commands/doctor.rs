@@ -8,6 +8,7 @@ use arcuate_record::format_bytes;
 use serde::Serialize;
 
 use super::runs::output;
+use crate::terminal::kibibytes;
 
 /// Programs that some work can use, with what for. None is needed for training.
 const PROGRAMS: &[(&str, &str)] = &[
@@ -128,12 +129,6 @@ fn cpu_features(cpuinfo: &str) -> Vec<String> {
 fn threads_used(available: usize) -> usize {
     let set = std::env::var("RAYON_NUM_THREADS").ok().and_then(|value| value.parse().ok());
     set.filter(|threads| *threads > 0).unwrap_or(available)
-}
-
-fn kibibytes(meminfo: &str, name: &str) -> Option<u64> {
-    let line = meminfo.lines().find(|line| line.starts_with(name))?;
-    let number: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(number * 1024)
 }
 
 fn is_writable(folder: &Path) -> bool {
