@@ -15,7 +15,8 @@ use burn::tensor::{Bool, Tensor, TensorData, activation};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use crate::cpu::gemm::{Shared, Threads, View, buffer, matmul};
+use crate::Precision;
+use crate::cpu::gemm::{How, Shared, View, buffer, matmul};
 use crate::cpu::math::{self, dot};
 use crate::cpu::simd::simd;
 use crate::tape::{Kernel, apply, cpu_tensor, dims, numbers, tensor};
@@ -106,6 +107,10 @@ fn local(range: &[u32; 2], first: usize, keys: usize) -> (usize, usize) {
     ((range[0] as usize).saturating_sub(first).min(end), end)
 }
 
+/// An attention and the precision of its products.
+#[derive(Debug, Clone)]
+struct Fused(Attention, Precision);
+
 impl Attention {
     fn sizes(&self, q: &FlexTensor, k: &FlexTensor) -> Sizes {
         let (qd, kd) = (dims(q), dims(k));
@@ -121,11 +126,12 @@ impl Attention {
     }
 }
 
-impl Kernel<3> for Attention {
+impl Kernel<3> for Fused {
     type Saved = (FlexTensor, FlexTensor, FlexTensor, Arc<Vec<f32>>);
 
     fn forward(&self, [q, k, v]: [FlexTensor; 3]) -> (FlexTensor, Self::Saved) {
-        let s = self.sizes(&q, &k);
+        let (how, once) = (&self.0, How::one(self.1));
+        let s = how.sizes(&q, &k);
         let (qs, ks, vs) = (numbers(&q), numbers(&k), numbers(&v));
         let mut out = buffer(qs.len());
         let mut normaliser = buffer(s.b * s.n * s.q);
@@ -137,8 +143,8 @@ impl Kernel<3> for Attention {
             let mut result = buffer(TILE * s.h);
             for from in (0..s.q).step_by(TILE) {
                 let rows = TILE.min(s.q - from);
-                let ranges = &self.may_attend[b * s.q + from..b * s.q + from + rows];
-                let (first, keys) = self.keys(ranges, s.k);
+                let ranges = &how.may_attend[b * s.q + from..b * s.q + from + rows];
+                let (first, keys) = how.keys(ranges, s.k);
                 if keys == 0 {
                     continue;
                 }
@@ -147,13 +153,13 @@ impl Kernel<3> for Attention {
                 let at = (b * s.k + first) * s.g * s.h + g * s.h;
                 let key = View::rows(&ks[at..], s.g * s.h);
                 let value = View::rows(&vs[at..], s.g * s.h);
-                matmul([rows, keys, s.h], query, key.t(), &mut scores, keys, false, Threads::One);
+                matmul([rows, keys, s.h], query, key.t(), &mut scores, keys, once);
                 // SAFETY: each task writes the normalisers of its own (row, head) and each tile its own queries.
                 #[allow(unsafe_code)]
                 let norm = unsafe { shared_norm.slice(task * s.q + from, rows) };
-                softmax_tile(&mut scores, keys, first, ranges, self.scale, norm);
+                softmax_tile(&mut scores, keys, first, ranges, how.scale, norm);
                 let weights = View::rows(&scores, keys);
-                matmul([rows, s.h, keys], weights, value, &mut result, s.h, false, Threads::One);
+                matmul([rows, s.h, keys], weights, value, &mut result, s.h, once);
                 for i in 0..rows {
                     // SAFETY: each task writes the channels of its own (row, head).
                     #[allow(unsafe_code)]
@@ -166,7 +172,8 @@ impl Kernel<3> for Attention {
     }
 
     fn backward(&self, (q, k, v, normaliser): Self::Saved, grad: FlexTensor, _: [bool; 3]) -> [Option<FlexTensor>; 3] {
-        let s = self.sizes(&q, &k);
+        let (how, once) = (&self.0, How::one(self.1));
+        let s = how.sizes(&q, &k);
         let (qs, ks, vs, gs) = (numbers(&q), numbers(&k), numbers(&v), numbers(&grad));
         let (mut dq, mut dk, mut dv) = (buffer(qs.len()), buffer(ks.len()), buffer(vs.len()));
         let (shared_q, shared_k, shared_v) = (Shared::new(&mut dq), Shared::new(&mut dk), Shared::new(&mut dv));
@@ -179,8 +186,8 @@ impl Kernel<3> for Attention {
             for n in g * group..(g + 1) * group {
                 for from in (0..s.q).step_by(TILE) {
                     let rows = TILE.min(s.q - from);
-                    let ranges = &self.may_attend[b * s.q + from..b * s.q + from + rows];
-                    let (first, keys) = self.keys(ranges, s.k);
+                    let ranges = &how.may_attend[b * s.q + from..b * s.q + from + rows];
+                    let (first, keys) = how.keys(ranges, s.k);
                     if keys == 0 {
                         continue;
                     }
@@ -192,16 +199,16 @@ impl Kernel<3> for Attention {
                     let at = (b * s.k + first) * s.g * s.h + g * s.h;
                     let key = View::rows(&ks[at..], s.g * s.h);
                     let value = View::rows(&vs[at..], s.g * s.h);
-                    matmul([rows, keys, s.h], query, key.t(), &mut scores, keys, false, Threads::One);
+                    matmul([rows, keys, s.h], query, key.t(), &mut scores, keys, once);
                     let norm = &normaliser[(b * s.n + n) * s.q + from..][..rows];
-                    recompute_tile(&mut scores, keys, first, ranges, self.scale, norm);
-                    matmul([rows, keys, s.h], dout, value.t(), &mut dscores, keys, false, Threads::One);
+                    recompute_tile(&mut scores, keys, first, ranges, how.scale, norm);
+                    matmul([rows, keys, s.h], dout, value.t(), &mut dscores, keys, once);
                     let (here, weights) = (first * s.h, View::rows(&scores, keys));
-                    matmul([keys, s.h, rows], weights.t(), dout, &mut dvalue[here..], s.h, true, Threads::One);
-                    softmax_tile_backward(&scores, &mut dscores, keys, self.scale);
+                    matmul([keys, s.h, rows], weights.t(), dout, &mut dvalue[here..], s.h, once.add());
+                    softmax_tile_backward(&scores, &mut dscores, keys, how.scale);
                     let pull = View::rows(&dscores, keys);
-                    matmul([keys, s.h, rows], pull.t(), query, &mut dkey[here..], s.h, true, Threads::One);
-                    matmul([rows, s.h, keys], pull, key, &mut result, s.h, false, Threads::One);
+                    matmul([keys, s.h, rows], pull.t(), query, &mut dkey[here..], s.h, once.add());
+                    matmul([rows, s.h, keys], pull, key, &mut result, s.h, once);
                     for i in 0..rows {
                         // SAFETY: each task writes the channels of its own (row, head).
                         #[allow(unsafe_code)]
@@ -240,8 +247,11 @@ pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, how: &Attention) -> T
         k.dims(),
         how.may_attend.len()
     );
-    apply(how.clone(), [cpu_tensor(q.clone()), cpu_tensor(k.clone()), cpu_tensor(v.clone())])
-        .unwrap_or_else(|| attention_plain(q, k, v, how))
+    apply(
+        Fused(how.clone(), Precision::current()),
+        [cpu_tensor(q.clone()), cpu_tensor(k.clone()), cpu_tensor(v.clone())],
+    )
+    .unwrap_or_else(|| attention_plain(q, k, v, how))
 }
 
 /// The plain composition of `attention`.

@@ -14,8 +14,10 @@ pub mod embedding;
 pub mod gradcheck;
 pub mod linear;
 pub mod norm;
+mod precision;
 pub mod rng;
 pub mod rope;
 mod tape;
 
 pub use cpu::simd::{Level, force_level, level};
+pub use precision::Precision;

@@ -8,7 +8,8 @@ use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use crate::cpu::gemm::{Threads, View, buffer, matmul};
+use crate::Precision;
+use crate::cpu::gemm::{How, View, buffer, matmul};
 use crate::tape::{Kernel, apply, cpu_tensor, dims, numbers, tensor};
 
 /// How a weight matrix is stored.
@@ -23,6 +24,7 @@ pub enum Layout {
 #[derive(Debug, Clone)]
 struct Linear {
     layout: Layout,
+    precision: Precision,
 }
 
 impl Linear {
@@ -57,7 +59,14 @@ impl Linear {
             });
         }
         let x = View::rows(numbers(x), k);
-        matmul([rows, n, k], x, self.view(weight), &mut out, n, bias.is_some(), Threads::All);
+        matmul(
+            [rows, n, k],
+            x,
+            self.view(weight),
+            &mut out,
+            n,
+            How { accumulate: bias.is_some(), ..How::all(self.precision) },
+        );
         if let Some(last) = shape.last_mut() {
             *last = n;
         }
@@ -76,15 +85,15 @@ impl Linear {
         let grad_view = View::rows(numbers(grad), n);
         let dx = needs[0].then(|| {
             let mut out = buffer(rows * k);
-            matmul([rows, k, n], grad_view, self.view(weight).t(), &mut out, k, false, Threads::All);
+            matmul([rows, k, n], grad_view, self.view(weight).t(), &mut out, k, How::all(self.precision));
             tensor(&dims(x), out)
         });
         let dw = needs[1].then(|| {
             let mut out = buffer(k * n);
             let x = View::rows(numbers(x), k);
             match self.layout {
-                Layout::OutIn => matmul([n, k, rows], grad_view.t(), x, &mut out, k, false, Threads::All),
-                Layout::InOut => matmul([k, n, rows], x.t(), grad_view, &mut out, n, false, Threads::All),
+                Layout::OutIn => matmul([n, k, rows], grad_view.t(), x, &mut out, k, How::all(self.precision)),
+                Layout::InOut => matmul([k, n, rows], x.t(), grad_view, &mut out, n, How::all(self.precision)),
             }
             tensor(&dims(weight), out)
         });
@@ -158,7 +167,7 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
         Layout::InOut => weight.dims()[0],
     };
     assert_eq!(x.dims()[D - 1], inputs, "linear: {:?} does not fit weight {:?}", x.dims(), weight.dims());
-    let kernel = Linear { layout };
+    let kernel = Linear { layout, precision: Precision::current() };
     let fused = match &bias {
         None => apply::<_, 2, D>(kernel, [cpu_tensor(x.clone()), cpu_tensor(weight.clone())]),
         Some(bias) => {

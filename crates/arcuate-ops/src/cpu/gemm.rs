@@ -1,5 +1,7 @@
 //! Matrix products over strided f32 memory.
 
+use crate::Precision;
+
 /// A strided matrix to read: element (i, j) is `data[i * row + j * col]`.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
@@ -25,7 +27,7 @@ impl<'a> View<'a> {
 }
 
 /// Who computes a product.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Threads {
     /// The calling thread: inside a parallel loop.
     One,
@@ -33,17 +35,37 @@ pub(crate) enum Threads {
     All,
 }
 
-/// `out[m, n] = a[m, k] b[k, n]`, plus the old `out` when `accumulate`; `out` is row-major with `out_row` numbers a row.
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn matmul(
-    [m, n, k]: [usize; 3],
-    a: View,
-    b: View,
-    out: &mut [f32],
-    out_row: usize,
-    accumulate: bool,
-    threads: Threads,
-) {
+/// How a product is computed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct How {
+    /// Whether the product is added to what `out` holds.
+    pub accumulate: bool,
+    /// Numbers that are multiplied; sums are f32.
+    pub precision: Precision,
+    /// Who computes.
+    pub threads: Threads,
+}
+
+impl How {
+    /// All threads; the result replaces `out`.
+    pub(crate) fn all(precision: Precision) -> Self {
+        Self { accumulate: false, precision, threads: Threads::All }
+    }
+
+    /// The calling thread; the result replaces `out`.
+    pub(crate) fn one(precision: Precision) -> Self {
+        Self { accumulate: false, precision, threads: Threads::One }
+    }
+
+    /// The result is added to `out`.
+    pub(crate) fn add(self) -> Self {
+        Self { accumulate: true, ..self }
+    }
+}
+
+/// `out[m, n] = a[m, k] b[k, n]`, plus the old `out` when accumulating; `out` is row-major with `out_row` numbers a row.
+pub(crate) fn matmul([m, n, k]: [usize; 3], a: View, b: View, out: &mut [f32], out_row: usize, how: How) {
+    let How { accumulate, threads, .. } = how;
     assert!(a.covers(m, k) && b.covers(k, n), "matrix product reads past its inputs");
     assert!(m == 0 || n == 0 || (m - 1) * out_row + n <= out.len(), "matrix product writes past its output");
     if m == 0 || n == 0 {
@@ -146,9 +168,10 @@ mod tests {
             ] {
                 for threads in [Threads::One, Threads::All] {
                     let mut out = vec![1.0; m * n];
-                    matmul([m, n, k], a, b, &mut out, n, false, threads);
+                    let how = How { accumulate: false, precision: Precision::F32, threads };
+                    matmul([m, n, k], a, b, &mut out, n, how);
                     let mut twice = out.clone();
-                    matmul([m, n, k], a, b, &mut twice, n, true, threads);
+                    matmul([m, n, k], a, b, &mut twice, n, how.add());
                     for ((x, y), z) in out.iter().zip(plain([m, n, k], a, b)).zip(&twice) {
                         assert!((x - y).abs() < 1e-4 && (z - 2.0 * y).abs() < 2e-4);
                     }
