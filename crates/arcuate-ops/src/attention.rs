@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Bool, Tensor, TensorData, activation};
+use burn::tensor::{Int, Tensor, TensorData, activation};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
@@ -19,6 +19,7 @@ use crate::Precision;
 use crate::cpu::gemm::{How, Shared, View, buffer, matmul};
 use crate::cpu::math::{self, dot};
 use crate::cpu::simd::simd;
+use crate::linear::matmul_plain;
 use crate::tape::{Kernel, apply, cpu_tensor, dims, numbers, tensor};
 
 /// Queries that are handled together.
@@ -263,15 +264,18 @@ pub fn attention_plain(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, how: &Attention
     let repeat = |x: Tensor<3>| -> Tensor<4> {
         heads(x, g, keys).reshape([b, g, 1, keys * h]).repeat_dim(2, n / g).reshape([b, n, keys, h])
     };
-    let hidden: Vec<bool> =
-        how.may_attend.iter().flat_map(|r| (0..keys as u32).map(move |j| j < r[0] || j >= r[1])).collect();
     let empty: Vec<f32> = how.may_attend.iter().map(|r| if r[0] < r[1] { 1.0 } else { 0.0 }).collect();
     let device = q.device();
-    let hidden =
-        Tensor::<4, Bool>::from_data(TensorData::new(hidden, [b, 1, t, keys]), &device).expand([b, n, t, keys]);
+    // The mask is made on the device: two numbers a query travel there, not one for each key.
+    let bound = |side: usize| -> Tensor<4, Int> {
+        let bounds: Vec<i32> = how.may_attend.iter().map(|r| r[side] as i32).collect();
+        Tensor::<4, Int>::from_data(TensorData::new(bounds, [b, 1, t, 1]), &device).expand([b, 1, t, keys])
+    };
+    let key = Tensor::<1, Int>::arange(0..keys as i64, &device).reshape([1, 1, 1, keys]).expand([b, 1, t, keys]);
+    let hidden = key.clone().lower(bound(0)).bool_or(key.greater_equal(bound(1))).expand([b, n, t, keys]);
     let empty = Tensor::<4>::from_data(TensorData::new(empty, [b, 1, t, 1]), &device);
-    let scores = heads(q, n, t).matmul(repeat(k).swap_dims(2, 3)).mul_scalar(how.scale).mask_fill(hidden, -1e30);
-    let out = activation::softmax(scores, 3).matmul(repeat(v)) * empty;
+    let scores = matmul_plain(heads(q, n, t), repeat(k).swap_dims(2, 3)).mul_scalar(how.scale).mask_fill(hidden, -1e30);
+    let out = matmul_plain(activation::softmax(scores, 3), repeat(v)) * empty;
     out.swap_dims(1, 2).reshape([b, t, width])
 }
 

@@ -9,6 +9,7 @@ pub mod adamw;
 pub mod attention;
 mod cpu;
 pub mod cross_entropy;
+pub mod cuda;
 pub mod device;
 pub mod embedding;
 pub mod gradcheck;
@@ -17,7 +18,10 @@ pub mod norm;
 mod precision;
 pub mod rng;
 pub mod rope;
+pub mod self_check;
 mod tape;
 
 pub use cpu::simd::{Level, force_level, level};
+pub use device::DeviceKind;
 pub use precision::Precision;
+pub use tape::plain_only;

@@ -4,7 +4,7 @@
 //! `y = x W^T + b` for weights stored [out, in] (PyTorch's layout), or `y = x W + b` for weights stored [in, out] (GPT-2's).
 // R rows (all leading dimensions), K inputs, N outputs
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
@@ -177,6 +177,14 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
     fused.unwrap_or_else(|| linear_plain(x, weight, bias, layout))
 }
 
+/// A product of tensor-library operations in the current precision; the result is f32.
+pub(crate) fn matmul_plain<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
+    match Precision::current() {
+        Precision::F32 => a.matmul(b),
+        Precision::Bf16 => a.cast(DType::BF16).matmul(b.cast(DType::BF16)).cast(DType::F32),
+    }
+}
+
 /// The plain composition of `linear`.
 pub fn linear_plain<const D: usize>(
     x: Tensor<D>,
@@ -191,7 +199,7 @@ pub fn linear_plain<const D: usize>(
     let [k, n] = weight.dims();
     let mut shape = x.dims();
     let rows = shape[..D - 1].iter().product::<usize>();
-    let mut y = x.reshape([rows, k]).matmul(weight);
+    let mut y = matmul_plain(x.reshape([rows, k]), weight);
     if let Some(bias) = bias {
         y = y + bias.reshape([1, n]);
     }

@@ -7,6 +7,7 @@ use arcuate_decode::SamplesConfig;
 use arcuate_eval::EvaluationConfig;
 use arcuate_model::ModelConfig;
 use arcuate_objective::ObjectiveConfig;
+use arcuate_ops::DeviceKind;
 use arcuate_text::TokenizerConfig;
 use arcuate_train::{BatchConfig, CheckpointConfig, GuardConfig, HorizonConfig, OptimizerConfig, ScheduleConfig};
 use schemars::JsonSchema;
@@ -23,6 +24,9 @@ pub struct Recipe {
     /// Number format of the computation.
     #[serde(default)]
     pub precision: Precision,
+    /// What computes: the processor, or an NVIDIA GPU in a build with the feature `cuda`.
+    #[serde(default)]
+    pub device: DeviceKind,
     /// Checkpoint folder whose weights the run starts from. Left out: random weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init_from: Option<PathBuf>,

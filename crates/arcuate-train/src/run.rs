@@ -193,7 +193,7 @@ pub fn forward_backward(
 
 /// Norm over all gradients, divided by the count.
 pub fn global_norm(grads: &Gradients, count: f64) -> f64 {
-    grads.values().map(|g| sum_of_squares(g.clone())).sum::<f64>().sqrt() / count
+    sum_of_squares(grads.values().cloned()).sqrt() / count
 }
 
 struct Trainer<'a> {

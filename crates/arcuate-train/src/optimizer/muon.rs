@@ -77,7 +77,7 @@ pub(crate) fn is_hidden_matrix(name: &str, shape: &[usize]) -> bool {
 fn orthogonal(x: Tensor<2>) -> Tensor<2> {
     let [m, n] = x.dims();
     let mut x = if m > n { x.transpose() } else { x };
-    let norm = arcuate_ops::adamw::sum_of_squares(x.clone()).sqrt();
+    let norm = arcuate_ops::adamw::sum_of_squares([x.clone()]).sqrt();
     x = x / (norm + 1e-7);
     for _ in 0..5 {
         let a = linear(x.clone(), x.clone(), None, Layout::OutIn);
