@@ -10,7 +10,7 @@ use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind};
 use burn_flex::{FlexTensor, Layout};
 
-type Tracked = burn::backend::tensor::FloatTensor<Autodiff<Flex>>;
+pub(crate) type Tracked = burn::backend::tensor::FloatTensor<Autodiff<Flex>>;
 
 /// A tensor on the CPU, with or without a place on the tape.
 pub(crate) enum CpuTensor {

@@ -4,15 +4,14 @@ mod closing;
 mod commands;
 mod exit;
 mod live;
+mod memory;
 mod pipeline;
 mod session;
 mod signals;
 mod terminal;
 mod threads;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> std::process::ExitCode {
+    memory::keep_freed_pages();
     commands::main()
 }

@@ -14,6 +14,7 @@ use arcuate_text::Tokenizer;
 use arcuate_train::{Checkpoint, Evaluation, HookError, Hooks, LoopState, StepReport, StopFlag};
 
 use crate::live::Live;
+use crate::memory;
 use crate::terminal::{self, amount, duration, say};
 
 /// What the command line adds to a recipe.
@@ -91,7 +92,7 @@ fn inside(loaded: &Loaded<Recipe>, folder: &mut RunDir, resolved: &str, options:
     let found = arcuate_recipe::diagnose(&build::check_corpus(recipe, &parts.corpus), &loaded.source);
     crate::commands::refuse(found)?;
     let labels = parts.corpus.label_names();
-    let found = build::check_network(recipe, &parts.tokenizer, labels, terminal::available_memory())?;
+    let found = build::check_network(recipe, &parts.tokenizer, labels, memory::available())?;
     crate::commands::refuse(arcuate_recipe::diagnose(&found, &loaded.source))?;
     let vocab_size = parts.tokenizer.vocab_size();
     let (network, adoption) = build::network(recipe, vocab_size, parts.corpus.label_names(), &device)?;
@@ -339,7 +340,7 @@ impl Hooks for Recorder<'_> {
             .value("grad_norm", report.grad_norm)
             .value("tokens", report.tokens as f64)
             .value("tokens_per_second", report.step_tokens as f64 / report.seconds.max(1e-9))
-            .value("memory_bytes", terminal::peak_memory() as f64);
+            .value("memory_bytes", memory::peak() as f64);
         if let Some(bits) = report.bits_per_byte {
             record = record.value("bits_per_byte", bits);
         }

@@ -14,8 +14,9 @@ use arcuate_text::{Tokenizer, TokenizerConfig};
 use arcuate_train::{Gradients, Optimizer, forward_backward, global_norm};
 use serde_json::json;
 
+use crate::memory;
 use crate::session::{self, Parts};
-use crate::terminal::{self, amount, duration, say};
+use crate::terminal::{amount, duration, say};
 
 /// Check a recipe or pipeline: types, sense, data, plan, and a rehearsal on the largest batch.
 #[derive(clap::Args)]
@@ -99,7 +100,7 @@ fn check_one(loaded: &Loaded<Recipe>, how: How) -> Result<()> {
     let scan = if how.scan { Some(scan(loaded, how)?) } else { None };
     let Parts { tokenizer, corpus, objective } = session::prepare(recipe, None, how.json)?;
     super::refuse(arcuate_recipe::diagnose(&build::check_corpus(recipe, &corpus), &loaded.source))?;
-    let found = build::check_network(recipe, &tokenizer, corpus.label_names(), terminal::available_memory())?;
+    let found = build::check_network(recipe, &tokenizer, corpus.label_names(), memory::available())?;
     super::refuse(arcuate_recipe::diagnose(&found, &loaded.source))?;
     let architecture = build::architecture(recipe, tokenizer.vocab_size(), corpus.label_names())?;
     let text_bytes = corpus.summary().iter().map(|s| s.bytes).sum();
@@ -115,7 +116,7 @@ fn check_one(loaded: &Loaded<Recipe>, how: How) -> Result<()> {
             ));
         }
     }
-    if let Some(available) = terminal::available_memory().filter(|available| plan.memory.expected > *available) {
+    if let Some(available) = memory::available().filter(|available| plan.memory.expected > *available) {
         warnings.push(format!(
             "about {}B of memory are needed, but {}B are free; lower `batch.microbatch` and raise `batch.accumulate_steps`",
             amount(plan.memory.expected as f64),
@@ -126,7 +127,7 @@ fn check_one(loaded: &Loaded<Recipe>, how: How) -> Result<()> {
     if how.json {
         let rehearsal = rehearsal.as_ref().map(|r| {
             json!({"seconds_per_step": r.seconds_per_step, "tokens_per_second": r.tokens_per_second,
-                "peak_memory_bytes": terminal::peak_memory(), "loss": r.loss})
+                "peak_memory_bytes": memory::peak(), "loss": r.loss})
         });
         println!(
             "{}",
@@ -225,7 +226,7 @@ fn rehearse(
     for _ in 0..3 {
         let begun = Instant::now();
         let mut grads = Gradients::new();
-        let (sum, count) = forward_backward(&network, objective, &batch, None, &mut grads)?;
+        let (sum, count) = forward_backward(&network, objective, &batch, build::compute(recipe), None, &mut grads)?;
         let norm = global_norm(&grads, count);
         loss = sum / count;
         if !(loss.is_finite() && norm.is_finite()) {

@@ -8,7 +8,7 @@ use arcuate_record::format_bytes;
 use serde::Serialize;
 
 use super::runs::output;
-use crate::terminal::kibibytes;
+use crate::memory::kibibytes;
 
 /// Programs that some work can use, with what for. None is needed for training.
 const PROGRAMS: &[(&str, &str)] = &[
