@@ -5,6 +5,7 @@ mod commands;
 mod exit;
 mod live;
 mod pipeline;
+mod processor;
 mod session;
 mod signals;
 mod terminal;
