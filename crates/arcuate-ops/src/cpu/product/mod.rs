@@ -62,6 +62,8 @@ struct Engine {
 const NEAR: usize = 512 << 10;
 /// Bytes of right panels that are packed at a time, which stay in the cache that cores share.
 const FAR: usize = 4 << 20;
+/// Numbers of a left factor that is read as it lies.
+const DIRECT: usize = 1 << 15;
 /// Rows whose packed left panels stay in a core's second cache.
 const TASK_ROWS: usize = 224;
 /// Tasks for each thread, so that a slow one does not hold up the others.
@@ -101,13 +103,23 @@ impl Engine {
         (words.next_multiple_of(LINE / 4) / (LINE / 4) | 1) * (LINE / 4)
     }
 
+    /// How left panels of `words` lie: words from one row to the next, and from one place along k to the next.
+    fn left_layout(&self, a: View, words: usize) -> [usize; 2] {
+        let across = a.row == 1 && a.col != 1 && !self.whole;
+        if across { [1, pack::ACROSS] } else { [self.left_row(words), 1] }
+    }
+
     /// # Safety
     /// `to` has room for the panel, the block lies inside its factor.
     #[allow(unsafe_code)]
-    unsafe fn pack_left(&self, from: Block, to: *mut f32, row: usize) {
+    unsafe fn pack_left(&self, from: Block, to: *mut f32, [row, step]: [usize; 2]) {
         // SAFETY: the caller's promise.
         unsafe {
             match self.format {
+                Format::F32 | Format::Rounded if step > 1 => {
+                    pack::left_across(from, to, self.format == Format::Rounded);
+                }
+                Format::Pairs(_) if step > 1 => pack::left_pairs_across(from, to.cast()),
                 Format::F32 | Format::Rounded => pack::left(from, to, row, self.format == Format::Rounded),
                 Format::Pairs(_) => {
                     let rows = if self.whole { self.rows } else { from.rows };
@@ -329,9 +341,16 @@ impl Pass<'_> {
     ) {
         let engine = &self.engine;
         let words = engine.format.words(self.long);
-        let left_row = engine.left_row(words);
-        let panel = tall * left_row;
-        with_memory(rows.len() * panel * 4, |memory| {
+        // A small left factor is read as it lies, unless its rows fall into the same few places of the first cache.
+        let long = self.a.row.max(self.a.col);
+        let direct = engine.format == Format::F32
+            && self.rows * self.long <= DIRECT
+            && self.a.row.min(self.a.col) == 1
+            && !long.is_multiple_of(512);
+        let layout = if direct { [self.a.row, self.a.col] } else { engine.left_layout(self.a, words) };
+        let panel = (tall * layout[0]).max(words * layout[1]);
+        let bytes = if direct { 0 } else { rows.len() * panel * 4 };
+        with_memory(bytes, |memory| {
             let left: *mut f32 = memory.cast();
             for near in cols.clone().step_by(self.near) {
                 let (j, end) = (near * engine.cols, (near + self.near).min(cols.end) * engine.cols);
@@ -339,16 +358,18 @@ impl Pass<'_> {
                 for p in rows.clone() {
                     let i = p * tall;
                     let height = tall.min(self.rows - i);
-                    let a = left.wrapping_add((p - rows.start) * panel);
+                    let packed = left.wrapping_add((p - rows.start) * panel);
                     // SAFETY: the block lies inside the left factor and the memory has room for all its panels; the
                     // strip lies inside the output, where this task alone works; it holds numbers when it is finished.
                     unsafe {
-                        if near == cols.start {
-                            engine.pack_left(Block::new(self.a, i, height, self.from, self.long), a, left_row);
+                        let block = Block::new(self.a, i, height, self.from, self.long);
+                        if near == cols.start && !direct {
+                            engine.pack_left(block, packed, layout);
                         }
                         (engine.strip)(&Strip {
-                            a,
-                            a_row: left_row,
+                            a: if direct { block.data() } else { packed },
+                            a_row: layout[0],
+                            a_step: layout[1],
                             b: self.packed.at(j * words),
                             k: words,
                             out: self.out.at(i, self.first_col + j),

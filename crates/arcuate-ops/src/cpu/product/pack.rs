@@ -1,7 +1,7 @@
 //! Copies blocks of a factor into the order in which the kernels read them.
 //!
 //! Both factors are seen as `outer` rows of `k` numbers: the left one as it is, the right one transposed. A packed left
-//! panel is `[outer][k]`, a packed right panel `[k][outer]`. In bf16 the unit is a pair of neighbours along k, the even
+//! panel is `[outer][k]`, or `[k][outer]` if it lies so already; a packed right panel `[k][outer]`. In bf16 the unit is a pair of neighbours along k, the even
 //! one in the low half: `[outer][k / 2]` and `[k / 2][outer]`; an odd last k has zero as its neighbour.
 
 use crate::cpu::gemm::View;
@@ -9,6 +9,8 @@ use crate::cpu::simd::{Level, level};
 
 /// The k that one step of packing to bf16 takes.
 const STEP: usize = 32;
+/// Words of a line of a left panel that lies across.
+pub(super) const ACROSS: usize = 16;
 /// The most outer rows of a panel.
 pub(super) const MOST: usize = 32;
 
@@ -38,6 +40,11 @@ impl Block {
         Self { data, outer: view.row, inner: view.col, rows, k }
     }
 
+    /// Its first number.
+    pub(super) fn data(&self) -> *const f32 {
+        self.data
+    }
+
     /// The part of length `k` along k from `first`.
     #[allow(unsafe_code)]
     unsafe fn part(self, first: usize, k: usize) -> Self {
@@ -63,6 +70,33 @@ pub(super) unsafe fn left(from: Block, to: *mut f32, row: usize, round: bool) {
     }
 }
 
+/// Writes a left panel of f32 or of pairs that is contiguous along its outer rows as it lies, `[k][ACROSS]`.
+///
+/// # Safety
+/// `to` has room for the panel, which has no more than ACROSS rows.
+#[allow(unsafe_code)]
+pub(super) unsafe fn left_across(from: Block, to: *mut f32, round: bool) {
+    // SAFETY: passes the caller's promise on.
+    unsafe {
+        lines(from, to, ACROSS);
+        if round {
+            for l in 0..from.k {
+                round_all(std::slice::from_raw_parts_mut(to.add(l * ACROSS), from.rows));
+            }
+        }
+    }
+}
+
+/// As `left_across`, in pairs.
+///
+/// # Safety
+/// As `left_across`.
+#[allow(unsafe_code)]
+pub(super) unsafe fn left_pairs_across(from: Block, to: *mut u32) {
+    // SAFETY: passes the caller's promise on.
+    unsafe { zip(from, to, ACROSS) }
+}
+
 /// Writes a right panel of f32 that is `width` wide; what the block lacks is zero.
 ///
 /// # Safety
@@ -74,10 +108,10 @@ pub(super) unsafe fn right(from: Block, to: *mut f32, width: usize, round: bool)
         if from.rows < width {
             std::ptr::write_bytes(to, 0, width * from.k);
         }
-        match width {
-            32 if from.outer == 1 && from.rows == width => copy_lines::<32>(from, to),
-            16 if from.outer == 1 && from.rows == width => copy_lines::<16>(from, to),
-            _ => copy(from.data, [from.inner, from.outer], [from.k, from.rows], to, width),
+        if from.outer == 1 {
+            lines(from, to, width);
+        } else {
+            copy(from.data, [from.inner, from.outer], [from.k, from.rows], to, width);
         }
         if round {
             round_all(std::slice::from_raw_parts_mut(to, width * from.k));
@@ -85,15 +119,16 @@ pub(super) unsafe fn right(from: Block, to: *mut f32, width: usize, round: bool)
     }
 }
 
-/// Copies a block that is contiguous along its N outer rows.
+/// Copies a block that is contiguous along its outer rows: `[k][width]`.
 #[allow(unsafe_code)]
-unsafe fn copy_lines<const N: usize>(from: Block, to: *mut f32) {
-    // SAFETY: by the caller's promise that the block is N wide and `to` has room for it.
+unsafe fn lines(from: Block, to: *mut f32, width: usize) {
+    // SAFETY: by the caller's promise that `to` has room for the block; the level was found.
     unsafe {
-        for l in 0..from.k {
-            let line: [f32; N] = from.data.add(l * from.inner).cast::<[f32; N]>().read();
-            to.add(l * N).cast::<[f32; N]>().write(line);
+        #[cfg(target_arch = "x86_64")]
+        if level() >= Level::Avx512 {
+            return native::lines(from, to, width);
         }
+        copy(from.data, [from.inner, 1], [from.k, from.rows], to, width);
     }
 }
 
@@ -234,16 +269,14 @@ unsafe fn zip(from: Block, to: *mut u32, row: usize) {
                 continue;
             }
             let odd = even.add(from.inner);
-            #[allow(unused_mut)]
-            let mut i = 0;
             #[cfg(target_arch = "x86_64")]
             if level() >= Level::Avx512Bf16 {
-                while i + 16 <= from.rows {
-                    native::zip_line(even.add(i), odd.add(i), to.add(i));
-                    i += 16;
+                for i in (0..from.rows).step_by(16) {
+                    native::zip_line(even.add(i), odd.add(i), to.add(i), 16.min(from.rows - i));
                 }
+                continue;
             }
-            for i in i..from.rows {
+            for i in 0..from.rows {
                 *to.add(i) = pair(*even.add(i), *odd.add(i));
             }
         }
@@ -278,7 +311,7 @@ unsafe fn copy(from: *const f32, strides: [usize; 2], size: [usize; 2], to: *mut
 mod native {
     use std::arch::x86_64::*;
 
-    use super::STEP;
+    use super::{Block, MOST, STEP};
 
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     #[allow(unsafe_code)]
@@ -293,14 +326,33 @@ mod native {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     #[allow(unsafe_code)]
-    pub(super) unsafe fn zip_line(even: *const f32, odd: *const f32, to: *mut u32) {
-        // SAFETY: by the caller's promise that 16 numbers can be read twice and 16 pairs written.
+    pub(super) unsafe fn zip_line(even: *const f32, odd: *const f32, to: *mut u32, n: usize) {
+        let mask = u16::MAX >> (16 - n);
+        // SAFETY: by the caller's promise that n numbers can be read twice and n pairs written.
         unsafe {
-            let low = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(_mm512_loadu_ps(even)));
-            let high = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(_mm512_loadu_ps(odd)));
-            let pairs =
-                _mm512_or_si512(_mm512_cvtepu16_epi32(low), _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(high)));
-            _mm512_storeu_si512(to.cast(), pairs);
+            let (even, odd) = (_mm512_maskz_loadu_ps(mask, even), _mm512_maskz_loadu_ps(mask, odd));
+            let low = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(even));
+            let high = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(odd));
+            let high = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(high));
+            _mm512_mask_storeu_epi32(to.cast(), mask, _mm512_or_si512(_mm512_cvtepu16_epi32(low), high));
+        }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[allow(unsafe_code)]
+    pub(super) unsafe fn lines(from: Block, to: *mut f32, width: usize) {
+        const { assert!(MOST == 32) }
+        let first = u16::MAX >> 16_usize.saturating_sub(from.rows);
+        let second = (u32::MAX >> (MOST - from.rows) >> 16) as u16;
+        // SAFETY: by the caller's promise that the block can be read and `to` has room for it.
+        unsafe {
+            for l in 0..from.k {
+                let (from, to) = (from.data.add(l * from.inner), to.add(l * width));
+                _mm512_mask_storeu_ps(to, first, _mm512_maskz_loadu_ps(first, from));
+                if second != 0 {
+                    _mm512_mask_storeu_ps(to.add(16), second, _mm512_maskz_loadu_ps(second, from.add(16)));
+                }
+            }
         }
     }
 

@@ -4,14 +4,14 @@ use super::memory::with_memory;
 use super::{Output, SMALL, each, pack};
 use crate::Precision;
 use crate::cpu::gemm::{How, View};
-use crate::cpu::simd::simd;
+use crate::cpu::simd::{Level, level, simd};
 
 /// The most rows.
 pub(super) const ROWS: usize = 4;
 /// Columns of one task.
 const COLS: usize = 512;
 /// Sums that run side by side along k.
-const LANES: usize = 32;
+const LANES: usize = 64;
 
 /// As `super::multiply` for at most `ROWS` rows and a right factor that is contiguous along k or along n.
 ///
@@ -57,46 +57,65 @@ where
     });
 }
 
+/// Calls a function for the number of rows, whether to round, and whether multiply-adds are fused, as constants.
+macro_rules! by_case {
+    ($function:ident, $left:ident, $k:ident, $round:ident, $args:tt) => {
+        by_case!($function, $left.len() / $k, $round, level() >= Level::Avx2, $args, 1 2 3 4)
+    };
+    ($function:ident, $rows:expr, $round:expr, $fused:expr, $args:tt, $($m:literal)*) => {
+        match ($rows, $round, $fused) {
+            $(
+                ($m, false, false) => $function::<$m, false, false> $args,
+                ($m, false, true) => $function::<$m, false, true> $args,
+                ($m, true, false) => $function::<$m, true, false> $args,
+                ($m, true, true) => $function::<$m, true, true> $args,
+            )*
+            _ => unreachable!("a thin product of so many rows"),
+        }
+    };
+}
+
+/// `sum + x y` where `y` may need rounding.
+#[inline(always)]
+fn step<const ROUND: bool, const FUSED: bool>(x: f32, y: f32, sum: f32) -> f32 {
+    let y = if ROUND { pack::round(y) } else { y };
+    if FUSED { x.mul_add(y, sum) } else { sum + x * y }
+}
+
 simd! {
     /// `sums[m, n] = left[m, k] right[n, k]^T`, `row` numbers from one row of `right` to the next.
     fn dots(left: &[f32], k: usize, right: &[f32], row: usize, sums: &mut [f32], round: bool) {
-        match (left.len() / k, round) {
-            (1, false) => dots_of::<1, false>(left, k, right, row, sums),
-            (2, false) => dots_of::<2, false>(left, k, right, row, sums),
-            (3, false) => dots_of::<3, false>(left, k, right, row, sums),
-            (_, false) => dots_of::<4, false>(left, k, right, row, sums),
-            (1, true) => dots_of::<1, true>(left, k, right, row, sums),
-            (2, true) => dots_of::<2, true>(left, k, right, row, sums),
-            (3, true) => dots_of::<3, true>(left, k, right, row, sums),
-            (_, true) => dots_of::<4, true>(left, k, right, row, sums),
-        }
+        by_case!(dots_of, left, k, round, (left, k, right, row, sums))
     }
 }
 
 #[inline(always)]
-fn factor<const ROUND: bool>(x: f32) -> f32 {
-    if ROUND { pack::round(x) } else { x }
-}
-
-#[inline(always)]
-fn dots_of<const M: usize, const ROUND: bool>(left: &[f32], k: usize, right: &[f32], row: usize, sums: &mut [f32]) {
+fn dots_of<const M: usize, const ROUND: bool, const FUSED: bool>(
+    left: &[f32],
+    k: usize,
+    right: &[f32],
+    row: usize,
+    sums: &mut [f32],
+) {
     let n = sums.len() / M;
-    let whole = k / LANES * LANES;
+    let left: [&[f32]; M] = std::array::from_fn(|i| &left[i * k..][..k]);
     for j in 0..n {
         let right = &right[j * row..][..k];
         let mut lanes = [[0f32; LANES]; M];
-        for l in (0..whole).step_by(LANES) {
-            let right = &right[l..l + LANES];
-            for (i, lanes) in lanes.iter_mut().enumerate() {
-                let left = &left[i * k + l..][..LANES];
-                for ((sum, &x), &y) in lanes.iter_mut().zip(left).zip(right) {
-                    *sum += x * factor::<ROUND>(y);
+        let (whole, rest) = right.as_chunks::<LANES>();
+        let left = left.map(|left| left.as_chunks::<LANES>());
+        for (l, right) in whole.iter().enumerate() {
+            for i in 0..M {
+                let left = &left[i].0[l];
+                for x in 0..LANES {
+                    lanes[i][x] = step::<ROUND, FUSED>(left[x], right[x], lanes[i][x]);
                 }
             }
         }
-        for (i, lanes) in lanes.iter_mut().enumerate() {
-            for (sum, (&x, &y)) in lanes.iter_mut().zip(left[i * k + whole..(i + 1) * k].iter().zip(&right[whole..])) {
-                *sum += x * factor::<ROUND>(y);
+        for i in 0..M {
+            let mut lanes = lanes[i];
+            for (sum, (&x, &y)) in lanes.iter_mut().zip(left[i].1.iter().zip(rest)) {
+                *sum = step::<ROUND, FUSED>(x, y, *sum);
             }
             let mut width = LANES / 2;
             while width > 0 {
@@ -113,35 +132,39 @@ fn dots_of<const M: usize, const ROUND: bool>(left: &[f32], k: usize, right: &[f
 simd! {
     /// `sums[m, n] += left[m, k] right[k, n]`, `row` numbers from one row of `right` to the next.
     fn sweeps(left: &[f32], k: usize, right: &[f32], row: usize, sums: &mut [f32], round: bool) {
-        if round {
-            sweeps_of::<true>(left, k, right, row, sums);
-        } else {
-            sweeps_of::<false>(left, k, right, row, sums);
-        }
+        by_case!(sweeps_of, left, k, round, (left, k, right, row, sums))
     }
 }
 
 #[inline(always)]
-fn sweeps_of<const ROUND: bool>(left: &[f32], k: usize, right: &[f32], row: usize, sums: &mut [f32]) {
-    let n = sums.len() / (left.len() / k);
-    let whole = k / 4 * 4;
-    for l in (0..whole).step_by(4) {
-        let [r0, r1, r2, r3] = [0, 1, 2, 3].map(|i| &right[(l + i) * row..][..n]);
-        for (sums, left) in sums.chunks_exact_mut(n).zip(left.chunks_exact(k)) {
-            let [x0, x1, x2, x3] = [left[l], left[l + 1], left[l + 2], left[l + 3]];
+fn sweeps_of<const M: usize, const ROUND: bool, const FUSED: bool>(
+    left: &[f32],
+    k: usize,
+    right: &[f32],
+    row: usize,
+    sums: &mut [f32],
+) {
+    const DEEP: usize = 4;
+    let n = sums.len() / M;
+    let whole = k / DEEP * DEEP;
+    let mut sums = sums.chunks_exact_mut(n);
+    let mut sums: [&mut [f32]; M] = std::array::from_fn(|_| sums.next().unwrap_or_default());
+    for l in (0..whole).step_by(DEEP) {
+        let [r0, r1, r2, r3] = [0, 1, 2, 3].map(|d| &right[(l + d) * row..][..n]);
+        for (i, sums) in sums.iter_mut().enumerate() {
+            let left = &left[i * k + l..][..DEEP];
+            let [x0, x1, x2, x3] = [left[0], left[1], left[2], left[3]];
             for ((((sum, &y0), &y1), &y2), &y3) in sums.iter_mut().zip(r0).zip(r1).zip(r2).zip(r3) {
-                *sum += x0 * factor::<ROUND>(y0);
-                *sum += x1 * factor::<ROUND>(y1);
-                *sum += x2 * factor::<ROUND>(y2);
-                *sum += x3 * factor::<ROUND>(y3);
+                let first = step::<ROUND, FUSED>(x1, y1, step::<ROUND, FUSED>(x0, y0, *sum));
+                *sum = step::<ROUND, FUSED>(x3, y3, step::<ROUND, FUSED>(x2, y2, first));
             }
         }
     }
     for l in whole..k {
         let right = &right[l * row..][..n];
-        for (sums, left) in sums.chunks_exact_mut(n).zip(left.chunks_exact(k)) {
+        for (i, sums) in sums.iter_mut().enumerate() {
             for (sum, &y) in sums.iter_mut().zip(right) {
-                *sum += left[l] * factor::<ROUND>(y);
+                *sum = step::<ROUND, FUSED>(left[i * k + l], y, *sum);
             }
         }
     }

@@ -3,10 +3,12 @@
 
 /// A left panel, a row of right panels, and where their product goes. A word is an f32 or a pair of bf16.
 pub(super) struct Strip {
-    /// `rows` rows of at least `k` words.
+    /// `rows` rows of `k` words.
     pub a: *const f32,
     /// Words from one row of `a` to the next.
     pub a_row: usize,
+    /// Words from one place along k to the next, in `a`.
+    pub a_step: usize,
     /// Panels of `k` lines of the kernel's width in words, one after the other.
     pub b: *const f32,
     /// Words along k.
@@ -99,7 +101,7 @@ pub(super) mod avx512 {
                             _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD * COLS + 16).cast());
                         }
                         unroll!(R, r => {
-                            let left = $one(s.a.add(r * s.a_row + l));
+                            let left = $one(s.a.add(r * s.a_row + l * s.a_step));
                             sum[r][0] = $step(left, right[0], sum[r][0]);
                             if C == 2 {
                                 sum[r][1] = $step(left, right[1], sum[r][1]);
@@ -206,7 +208,7 @@ pub(super) mod avx2 {
                 let right = [_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8))];
                 _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD * COLS).cast());
                 for r in 0..R {
-                    let left = _mm256_set1_ps(*s.a.add(r * s.a_row + l));
+                    let left = _mm256_set1_ps(*s.a.add(r * s.a_row + l * s.a_step));
                     sum[r][0] = _mm256_fmadd_ps(left, right[0], sum[r][0]);
                     sum[r][1] = _mm256_fmadd_ps(left, right[1], sum[r][1]);
                 }
@@ -248,7 +250,7 @@ pub(super) mod portable {
             for l in 0..s.k {
                 let right: [f32; COLS] = b.add(l * COLS).cast::<[f32; COLS]>().read();
                 for (r, sum) in sum.iter_mut().enumerate() {
-                    let left = *s.a.add(r * s.a_row + l);
+                    let left = *s.a.add(r * s.a_row + l * s.a_step);
                     for (sum, right) in sum.iter_mut().zip(right) {
                         *sum += left * right;
                     }
