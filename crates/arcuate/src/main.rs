@@ -6,6 +6,7 @@ mod exit;
 mod live;
 mod memory;
 mod pipeline;
+mod processor;
 mod session;
 mod signals;
 mod terminal;

@@ -2,4 +2,5 @@
 
 pub(crate) mod gemm;
 pub(crate) mod math;
+mod product;
 pub(crate) mod simd;
