@@ -182,8 +182,8 @@ pub fn forward_backward(
     grads: &mut Gradients,
 ) -> Result<(f64, f64)> {
     let input = Input { dropout, ..Input::from_batch(batch) };
-    let logits = network.forward(&input, &objective.wanted(batch)).map_err(data)?;
-    let loss = objective.loss(batch, logits);
+    let output = network.forward(&input, &objective.wanted(batch)).map_err(data)?;
+    let loss = objective.loss(batch, output);
     let sum = f64::from(loss.sum.clone().into_scalar::<f32>());
     if loss.count > 0.0 && sum.is_finite() {
         network.visit(&mut Collect { from: loss.sum.backward(), into: grads });
