@@ -253,19 +253,19 @@ impl Bert {
         x.reshape([b * t, width])
     }
 
-    /// Logits `[N, V]` of hidden states `[N, C]`; none for a classifier.
-    pub(crate) fn head(&self, hidden: Tensor<2>) -> Option<Tensor<2>> {
+    /// The output over the vocabulary for hidden states `[N, C]`; none for a classifier.
+    pub(crate) fn head(&self, hidden: Tensor<2>) -> Option<crate::Output> {
         let p = &self.cls.as_ref()?.predictions;
         let h = gelu(p.transform.dense.forward(hidden), self.architecture.gelu.op());
         let h = p.transform.layer_norm.forward(h);
-        Some(self.bert.embeddings.word_embeddings.project(h, Some(p.bias.val())))
+        Some(self.bert.embeddings.word_embeddings.output(h, Some(p.bias.val())))
     }
 
-    /// Class logits `[B, classes]` of the hidden states `[B, C]` of the rows' first tokens; none for a masked LM.
-    pub(crate) fn classify(&self, first: Tensor<2>, input: &Input) -> Option<Tensor<2>> {
+    /// The output over the classes for the hidden states `[B, C]` of the rows' first tokens; none for a masked LM.
+    pub(crate) fn classify(&self, first: Tensor<2>, input: &Input) -> Option<crate::Output> {
         let pooled = self.bert.pooler.as_ref()?.dense.forward(first).tanh();
         let site = 2 * self.architecture.config.num_layers as u64 + 1;
         let pooled = dropout(pooled, self.architecture.config.dropout, site, input.dropout.as_ref());
-        Some(self.classifier.as_ref()?.forward(pooled))
+        Some(self.classifier.as_ref()?.output(pooled))
     }
 }

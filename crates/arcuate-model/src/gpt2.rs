@@ -14,6 +14,7 @@ use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::Output;
 use crate::input::Input;
 use crate::layer::{Dropout, Embedding, KvCache, LayerNorm, Linear, dropout};
 
@@ -209,8 +210,8 @@ impl Gpt2 {
         self.transformer.ln_f.forward(x.reshape([b * t, width]))
     }
 
-    /// Logits `[N, V]` of hidden states `[N, C]`.
-    pub(crate) fn head(&self, hidden: Tensor<2>) -> Tensor<2> {
-        self.transformer.wte.project(hidden, None)
+    /// The output over the vocabulary for hidden states `[N, C]`.
+    pub(crate) fn head(&self, hidden: Tensor<2>) -> Output {
+        self.transformer.wte.output(hidden, None)
     }
 }

@@ -86,14 +86,14 @@ impl Input {
     }
 }
 
-/// For which places logits are computed.
+/// For which places there is an output.
 #[derive(Debug, Clone)]
 pub enum Wanted {
-    /// Every token: logits `[B*T, V]`.
+    /// Every token, over the vocabulary: `[B*T, V]`.
     All,
-    /// These tokens of the flattened batch: logits `[N, V]`.
+    /// These tokens of the flattened batch, over the vocabulary: `[N, V]`.
     Tokens(Arc<[i32]>),
-    /// One set of class logits per row: `[B, classes]`.
+    /// Every row, over the classes: `[B, classes]`.
     Rows,
 }
 

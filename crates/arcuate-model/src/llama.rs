@@ -15,6 +15,7 @@ use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::Output;
 use crate::input::Input;
 use crate::layer::{Embedding, KvCache, Linear, RmsNorm};
 
@@ -284,11 +285,11 @@ impl Llama {
         self.model.norm.forward(x.reshape([b * t, width]))
     }
 
-    /// Logits `[N, V]` of hidden states `[N, C]`.
-    pub(crate) fn head(&self, hidden: Tensor<2>) -> Tensor<2> {
+    /// The output over the vocabulary for hidden states `[N, C]`.
+    pub(crate) fn head(&self, hidden: Tensor<2>) -> Output {
         match &self.lm_head {
-            Some(head) => head.forward(hidden),
-            None => self.model.embed_tokens.project(hidden, None),
+            Some(head) => head.output(hidden),
+            None => self.model.embed_tokens.output(hidden, None),
         }
     }
 }

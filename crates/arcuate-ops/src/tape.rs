@@ -18,6 +18,21 @@ pub(crate) enum CpuTensor {
     Tracked(Tracked),
 }
 
+impl CpuTensor {
+    /// Whether a backward pass will ask for its gradient.
+    pub(crate) fn needs_gradient(&self) -> bool {
+        matches!(self, Self::Tracked(x) if x.is_tracked())
+    }
+
+    /// The tensor off the tape.
+    pub(crate) fn into_plain(self) -> FlexTensor {
+        match self {
+            Self::Plain(x) => x,
+            Self::Tracked(x) => x.into_primitive(),
+        }
+    }
+}
+
 /// The CPU form of a tensor; gives it back when it lives elsewhere.
 pub(crate) fn cpu_tensor<const D: usize>(x: Tensor<D>) -> Option<CpuTensor> {
     match x.clone().try_into_primitive::<Flex>() {
@@ -65,10 +80,7 @@ pub(crate) fn apply<K: Kernel<N>, const N: usize, const R: usize>(
     }
     let inputs = inputs.map(|x| x.expect("checked above"));
     if inputs.iter().all(|x| matches!(x, CpuTensor::Plain(_))) {
-        let plain = inputs.map(|x| match x {
-            CpuTensor::Plain(x) => contiguous(x),
-            CpuTensor::Tracked(x) => contiguous(x.into_primitive()),
-        });
+        let plain = inputs.map(|x| contiguous(x.into_plain()));
         return Some(Tensor::from_primitive::<Flex>(kernel.forward(plain).0));
     }
     // A constant beside tracked tensors joins the tape without needing a gradient.

@@ -195,8 +195,8 @@ pub fn forward_backward(
 ) -> Result<(f64, f64)> {
     let input = Input { dropout, recompute: compute.activation_checkpointing, ..Input::from_batch(batch) };
     let loss = compute.precision.scope(|| -> Result<_> {
-        let logits = network.forward(&input, &objective.wanted(batch)).map_err(data)?;
-        Ok(objective.loss(batch, logits))
+        let output = network.forward(&input, &objective.wanted(batch)).map_err(data)?;
+        Ok(objective.loss(batch, output))
     })?;
     let sum = f64::from(loss.sum.clone().into_scalar::<f32>());
     if loss.count > 0.0 && sum.is_finite() {

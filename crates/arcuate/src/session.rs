@@ -284,8 +284,8 @@ pub(crate) fn measure(
         let mut batch = batch.clone();
         // Not a step of any run: every evaluation hides the same tokens.
         objective.prepare(&mut batch, 0, u64::MAX);
-        let logits = network.forward(&Input::from_batch(&batch), &objective.wanted(&batch))?;
-        let rows = objective.scores(&batch, logits);
+        let output = network.forward(&Input::from_batch(&batch), &objective.wanted(&batch))?;
+        let rows = objective.scores(&batch, output);
         Ok::<_, arcuate_model::Error>(
             rows.iter()
                 .map(|r| RowResult { loss_sum: r.loss_sum, count: r.count as u64, correct: r.correct })
