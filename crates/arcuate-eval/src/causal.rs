@@ -1,17 +1,9 @@
 //! Losses of a causal network per row of a batch.
-// B rows, T tokens, V vocabulary, N targets
-
-use std::sync::Arc;
 
 use arcuate_data::{Batch, IGNORED_TARGET};
 use arcuate_model::{Error as ModelError, Input, Network, Wanted};
-use arcuate_ops::cross_entropy::{CrossEntropy, cross_entropy_rows};
-use arcuate_ops::gradcheck::values;
 
 use crate::{Result, RowResult};
-
-/// Most logits that are computed at once: 1 GiB.
-const MAX_LOGITS: usize = 1 << 28;
 
 /// Sum of losses, number of targets and right predictions of each row; `network` should have no tape ([`Network::valid`]).
 pub fn causal_rows(network: &Network, batch: &Batch) -> Result<Vec<RowResult>, ModelError> {
@@ -26,28 +18,15 @@ pub fn causal_rows(network: &Network, batch: &Batch) -> Result<Vec<RowResult>, M
     if places.is_empty() {
         return Ok(results);
     }
-    let input = Input::from_batch(batch);
-    // A row more often than needed costs time, not memory; only giant vocabularies come here twice.
-    for places in places.chunks((MAX_LOGITS / vocab_size.max(1)).max(1)) {
-        let logits_nv = network.forward(&input, &Wanted::Tokens(places.into()))?;
-        let targets: Arc<[i32]> = places.iter().map(|place| batch.targets[*place as usize]).collect();
-        let how = CrossEntropy { targets: Arc::clone(&targets), weights: None, z_loss: 0.0, label_smoothing: 0.0 };
-        let losses = cross_entropy_rows(logits_nv.clone(), &how);
-        let logits = values(logits_nv);
-        for (i, place) in places.iter().enumerate() {
-            let row = &mut results[*place as usize / batch.seq_len];
-            row.loss_sum += f64::from(losses[i]);
-            row.count += 1;
-            row.correct += u64::from(is_best(&logits[i * vocab_size..][..vocab_size], targets[i] as usize));
-        }
+    let output = network.forward(&Input::from_batch(batch), &Wanted::Tokens(places.as_slice().into()))?;
+    let targets: Vec<i32> = places.iter().map(|place| batch.targets[*place as usize]).collect();
+    for ((place, target), score) in places.iter().zip(&targets).zip(output.scores(&targets)) {
+        let row = &mut results[*place as usize / batch.seq_len];
+        row.loss_sum += f64::from(score.loss);
+        row.count += 1;
+        row.correct += u64::from(score.best == Some(*target as u32));
     }
     Ok(results)
-}
-
-/// Whether no logit is higher and no equal one stands before.
-fn is_best(logits: &[f32], target: usize) -> bool {
-    let own = logits[target];
-    !own.is_nan() && logits[..target].iter().all(|other| *other < own) && logits[target..].iter().all(|x| *x <= own)
 }
 
 #[cfg(test)]
@@ -55,6 +34,7 @@ mod tests {
     use super::*;
     use crate::testing::{causal_row, close, gpt2, llama};
     use crate::{Done, HeldOutOptions, evaluate};
+    use arcuate_ops::gradcheck::values;
     use std::ops::ControlFlow;
 
     fn rows() -> Vec<arcuate_data::Row> {
@@ -71,7 +51,7 @@ mod tests {
         let network = llama(32, 40);
         let row = causal_row(0, &[3, 9, 4, 30], 5);
         let batch = arcuate_data::collate(std::slice::from_ref(&row), 0, None);
-        let logits = values(network.forward(&Input::from_batch(&batch), &Wanted::All).expect("runs"));
+        let logits = values(network.forward(&Input::from_batch(&batch), &Wanted::All).expect("runs").logits());
         let mut want = 0.0;
         for (t, target) in row.targets.iter().enumerate() {
             let logits = &logits[t * 40..][..40];
@@ -119,12 +99,5 @@ mod tests {
         let batch = arcuate_data::collate(&[causal_row(0, &[3, 41], 5)], 0, None);
         let error = causal_rows(&llama(8, 40), &batch).expect_err("token 41");
         assert!(error.to_string().contains("vocabulary of 40"), "{error}");
-    }
-
-    #[test]
-    fn the_best_is_the_first_of_the_highest() {
-        assert!(is_best(&[1.0, 3.0, 3.0], 1));
-        assert!(!is_best(&[1.0, 3.0, 3.0], 2));
-        assert!(!is_best(&[f32::NAN], 0));
     }
 }

@@ -172,7 +172,7 @@ pub fn classify(
             return Ok(items);
         }
         let batch = collate(&rows, model.pad_id(), None);
-        let logits = values(network.forward(&Input::from_batch(&batch), &Wanted::Rows)?);
+        let logits = values(network.forward(&Input::from_batch(&batch), &Wanted::Rows)?.logits());
         for (logits, label) in logits.chunks(labels.len()).zip(&batch.labels) {
             items.push(classified(logits, *label as usize));
         }

@@ -6,8 +6,9 @@
 //! Devlin et al. 2019
 // B rows, T positions, C channels, V vocabulary
 
-use arcuate_ops::activation::gelu;
+use arcuate_ops::activation::{Gelu, gelu};
 use arcuate_ops::attention;
+use arcuate_ops::recompute::recompute;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gpt2::GeluForm;
 use crate::input::Input;
-use crate::layer::{Embedding, LayerNorm, Linear, dropout};
+use crate::layer::{Dropout, Embedding, LayerNorm, Linear, dropout};
 
 /// `[model.bert]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -112,6 +113,27 @@ struct Layer {
     attention: Attention,
     intermediate: Dense,
     output: Output,
+}
+
+impl Layer {
+    /// `x` `[B, T, C]` after attention and feed-forward, as layer number `i`; `stream` is the dropout of the network.
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        i: usize,
+        how: &attention::Attention,
+        form: Gelu,
+        (probability, stream): &(f64, Option<Dropout>),
+    ) -> Tensor<3> {
+        let drop = |x: Tensor<3>, site: usize| dropout(x, *probability, site as u64, stream.as_ref());
+        let s = &self.attention.self_;
+        let (q, k, v) = (s.query.forward(x.clone()), s.key.forward(x.clone()), s.value.forward(x.clone()));
+        let o = &self.attention.output;
+        let x = o.layer_norm.forward(x + drop(o.dense.forward(attention::attention(q, k, v, how)), 2 * i + 1));
+        let inner = gelu(self.intermediate.dense.forward(x.clone()), form);
+        let o = &self.output;
+        o.layer_norm.forward(x + drop(o.dense.forward(inner), 2 * i + 2))
+    }
 }
 
 #[derive(Module, Debug)]
@@ -212,42 +234,38 @@ impl Bert {
             scale: 1.0 / ((width / c.num_heads) as f32).sqrt(),
             may_attend: input.may_attend.clone(),
         };
-        let drop = |x: Tensor<3>, site: usize| dropout(x, c.dropout, site as u64, input.dropout.as_ref());
+        let stream = (c.dropout, input.dropout.clone());
+        let gelu = self.architecture.gelu.op();
         let e = &self.bert.embeddings;
         let x = e.word_embeddings.forward_padded(&input.ids, self.architecture.filler)
             + e.position_embeddings.forward(&input.positions)
             + e.token_type_embeddings.forward(&input.token_types);
-        let mut x = drop(e.layer_norm.forward(x).reshape([b, t, width]), 0);
+        let x = e.layer_norm.forward(x).reshape([b, t, width]);
+        let mut x = dropout(x, c.dropout, 0, input.dropout.as_ref());
         for (i, layer) in self.bert.encoder.layer.iter().enumerate() {
-            let s = &layer.attention.self_;
-            let seen = attention::attention(
-                s.query.forward(x.clone()),
-                s.key.forward(x.clone()),
-                s.value.forward(x.clone()),
-                &how,
-            );
-            let o = &layer.attention.output;
-            x = o.layer_norm.forward(x + drop(o.dense.forward(seen), 2 * i + 1));
-            let inner = gelu(layer.intermediate.dense.forward(x.clone()), self.architecture.gelu.op());
-            let o = &layer.output;
-            x = o.layer_norm.forward(x + drop(o.dense.forward(inner), 2 * i + 2));
+            x = if input.recompute {
+                let (how, stream) = (how.clone(), stream.clone());
+                recompute(layer, x, move |layer, x| layer.forward(x, i, &how, gelu, &stream))
+            } else {
+                layer.forward(x, i, &how, gelu, &stream)
+            };
         }
         x.reshape([b * t, width])
     }
 
-    /// Logits `[N, V]` of hidden states `[N, C]`; none for a classifier.
-    pub(crate) fn head(&self, hidden: Tensor<2>) -> Option<Tensor<2>> {
+    /// The output over the vocabulary for hidden states `[N, C]`; none for a classifier.
+    pub(crate) fn head(&self, hidden: Tensor<2>) -> Option<crate::Output> {
         let p = &self.cls.as_ref()?.predictions;
         let h = gelu(p.transform.dense.forward(hidden), self.architecture.gelu.op());
         let h = p.transform.layer_norm.forward(h);
-        Some(self.bert.embeddings.word_embeddings.project(h, Some(p.bias.val())))
+        Some(self.bert.embeddings.word_embeddings.output(h, Some(p.bias.val())))
     }
 
-    /// Class logits `[B, classes]` of the hidden states `[B, C]` of the rows' first tokens; none for a masked LM.
-    pub(crate) fn classify(&self, first: Tensor<2>, input: &Input) -> Option<Tensor<2>> {
+    /// The output over the classes for the hidden states `[B, C]` of the rows' first tokens; none for a masked LM.
+    pub(crate) fn classify(&self, first: Tensor<2>, input: &Input) -> Option<crate::Output> {
         let pooled = self.bert.pooler.as_ref()?.dense.forward(first).tanh();
         let site = 2 * self.architecture.config.num_layers as u64 + 1;
         let pooled = dropout(pooled, self.architecture.config.dropout, site, input.dropout.as_ref());
-        Some(self.classifier.as_ref()?.forward(pooled))
+        Some(self.classifier.as_ref()?.output(pooled))
     }
 }

@@ -8,13 +8,15 @@
 
 use arcuate_ops::activation::{Gelu, gelu};
 use arcuate_ops::attention;
+use arcuate_ops::recompute::recompute;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::Output;
 use crate::input::Input;
-use crate::layer::{Embedding, KvCache, LayerNorm, Linear, dropout};
+use crate::layer::{Dropout, Embedding, KvCache, LayerNorm, Linear, dropout};
 
 /// `[model.gpt2]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -101,6 +103,32 @@ struct Layer {
     mlp: Mlp,
 }
 
+impl Layer {
+    /// `x` `[B, T, C]` after attention and feed-forward, as layer number `i`; `stream` is the dropout of the network.
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        i: usize,
+        how: &attention::Attention,
+        form: Gelu,
+        (probability, stream): &(f64, Option<Dropout>),
+        cache: Option<&mut KvCache>,
+    ) -> Tensor<3> {
+        let drop = |x: Tensor<3>, site: usize| dropout(x, *probability, site as u64, stream.as_ref());
+        let width = x.dims()[2];
+        let qkv = self.attn.c_attn.forward(self.ln_1.forward(x.clone()));
+        let part = |n: usize| qkv.clone().narrow(2, n * width, width);
+        let (q, k, v) = (part(0), part(1), part(2));
+        let (k, v) = match cache {
+            Some(cache) => cache.append(i, k, v),
+            None => (k, v),
+        };
+        let x = x + drop(self.attn.c_proj.forward(attention::attention(q, k, v, how)), 2 * i + 1);
+        let inner = gelu(self.mlp.c_fc.forward(self.ln_2.forward(x.clone())), form);
+        x + drop(self.mlp.c_proj.forward(inner), 2 * i + 2)
+    }
+}
+
 #[derive(Module, Debug)]
 struct Body {
     wte: Embedding,
@@ -167,26 +195,23 @@ impl Gpt2 {
             scale: 1.0 / ((width / c.num_heads) as f32).sqrt(),
             may_attend: input.causal(past),
         };
-        let drop = |x: Tensor<3>, site: usize| dropout(x, c.dropout, site as u64, input.dropout.as_ref());
+        let stream = (c.dropout, input.dropout.clone());
+        let gelu = self.architecture.gelu.op();
         let x = self.transformer.wte.forward(&input.ids) + self.transformer.wpe.forward(&input.positions);
-        let mut x = drop(x.reshape([b, t, width]), 0);
+        let mut x = dropout(x.reshape([b, t, width]), c.dropout, 0, input.dropout.as_ref());
         for (i, layer) in self.transformer.h.iter().enumerate() {
-            let qkv = layer.attn.c_attn.forward(layer.ln_1.forward(x.clone()));
-            let part = |n: usize| qkv.clone().narrow(2, n * width, width);
-            let (q, k, v) = (part(0), part(1), part(2));
-            let (k, v) = match &mut cache {
-                Some(cache) => cache.append(i, k, v),
-                None => (k, v),
+            x = if input.recompute {
+                let (how, stream) = (how.clone(), stream.clone());
+                recompute(layer, x, move |layer, x| layer.forward(x, i, &how, gelu, &stream, None))
+            } else {
+                layer.forward(x, i, &how, gelu, &stream, cache.as_deref_mut())
             };
-            x = x + drop(layer.attn.c_proj.forward(attention::attention(q, k, v, &how)), 2 * i + 1);
-            let inner = gelu(layer.mlp.c_fc.forward(layer.ln_2.forward(x.clone())), self.architecture.gelu.op());
-            x = x + drop(layer.mlp.c_proj.forward(inner), 2 * i + 2);
         }
         self.transformer.ln_f.forward(x.reshape([b * t, width]))
     }
 
-    /// Logits `[N, V]` of hidden states `[N, C]`.
-    pub(crate) fn head(&self, hidden: Tensor<2>) -> Tensor<2> {
-        self.transformer.wte.project(hidden, None)
+    /// The output over the vocabulary for hidden states `[N, C]`.
+    pub(crate) fn head(&self, hidden: Tensor<2>) -> Output {
+        self.transformer.wte.output(hidden, None)
     }
 }

@@ -24,6 +24,8 @@ pub struct Input {
     pub token_types: Arc<[i32]>,
     /// Where dropout masks come from; none in evaluation.
     pub dropout: Option<Dropout>,
+    /// Keep only the input of each layer for the backward pass and compute the rest again (activation checkpointing).
+    pub recompute: bool,
 }
 
 impl Input {
@@ -37,6 +39,7 @@ impl Input {
             may_attend: batch.may_attend.as_slice().into(),
             token_types: batch.token_types.as_slice().into(),
             dropout: None,
+            recompute: false,
         }
     }
 
@@ -62,6 +65,7 @@ impl Input {
             may_attend: may_attend.into(),
             ids: ids.into(),
             dropout: None,
+            recompute: false,
         })
     }
 
@@ -82,14 +86,14 @@ impl Input {
     }
 }
 
-/// For which places logits are computed.
+/// For which places there is an output.
 #[derive(Debug, Clone)]
 pub enum Wanted {
-    /// Every token: logits `[B*T, V]`.
+    /// Every token, over the vocabulary: `[B*T, V]`.
     All,
-    /// These tokens of the flattened batch: logits `[N, V]`.
+    /// These tokens of the flattened batch, over the vocabulary: `[N, V]`.
     Tokens(Arc<[i32]>),
-    /// One set of class logits per row: `[B, classes]`.
+    /// Every row, over the classes: `[B, classes]`.
     Rows,
 }
 

@@ -8,12 +8,14 @@
 
 use arcuate_ops::activation::swiglu;
 use arcuate_ops::attention;
+use arcuate_ops::recompute::recompute;
 use arcuate_ops::rope::{Rotation, rope};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::Output;
 use crate::input::Input;
 use crate::layer::{Embedding, KvCache, Linear, RmsNorm};
 
@@ -183,6 +185,30 @@ struct Layer {
     post_attention_layernorm: RmsNorm,
 }
 
+impl Layer {
+    /// `x` `[B, T, C]` after attention and feed-forward; with a cache, as this layer of it.
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        rotation: &Rotation,
+        how: &attention::Attention,
+        cache: Option<(&mut KvCache, usize)>,
+    ) -> Tensor<3> {
+        let h = self.input_layernorm.forward(x.clone());
+        let q = rope(self.self_attn.q_proj.forward(h.clone()), rotation);
+        let k = rope(self.self_attn.k_proj.forward(h.clone()), rotation);
+        let v = self.self_attn.v_proj.forward(h);
+        let (k, v) = match cache {
+            Some((cache, layer)) => cache.append(layer, k, v),
+            None => (k, v),
+        };
+        let x = x + self.self_attn.o_proj.forward(attention::attention(q, k, v, how));
+        let h = self.post_attention_layernorm.forward(x.clone());
+        let gated = swiglu(self.mlp.gate_proj.forward(h.clone()), self.mlp.up_proj.forward(h));
+        x + self.mlp.down_proj.forward(gated)
+    }
+}
+
 #[derive(Module, Debug)]
 struct Body {
     embed_tokens: Embedding,
@@ -249,27 +275,21 @@ impl Llama {
         };
         let mut x = self.model.embed_tokens.forward_padded(&input.ids, a.filler).reshape([b, t, width]);
         for (i, layer) in self.model.layers.iter().enumerate() {
-            let h = layer.input_layernorm.forward(x.clone());
-            let q = rope(layer.self_attn.q_proj.forward(h.clone()), &rotation);
-            let k = rope(layer.self_attn.k_proj.forward(h.clone()), &rotation);
-            let v = layer.self_attn.v_proj.forward(h);
-            let (k, v) = match &mut cache {
-                Some(cache) => cache.append(i, k, v),
-                None => (k, v),
+            x = if input.recompute {
+                let (rotation, how) = (rotation.clone(), how.clone());
+                recompute(layer, x, move |layer, x| layer.forward(x, &rotation, &how, None))
+            } else {
+                layer.forward(x, &rotation, &how, cache.as_mut().map(|cache| (&mut **cache, i)))
             };
-            x = x + layer.self_attn.o_proj.forward(attention::attention(q, k, v, &how));
-            let h = layer.post_attention_layernorm.forward(x.clone());
-            let gated = swiglu(layer.mlp.gate_proj.forward(h.clone()), layer.mlp.up_proj.forward(h));
-            x = x + layer.mlp.down_proj.forward(gated);
         }
         self.model.norm.forward(x.reshape([b * t, width]))
     }
 
-    /// Logits `[N, V]` of hidden states `[N, C]`.
-    pub(crate) fn head(&self, hidden: Tensor<2>) -> Tensor<2> {
+    /// The output over the vocabulary for hidden states `[N, C]`.
+    pub(crate) fn head(&self, hidden: Tensor<2>) -> Output {
         match &self.lm_head {
-            Some(head) => head.forward(hidden),
-            None => self.model.embed_tokens.project(hidden, None),
+            Some(head) => head.output(hidden),
+            None => self.model.embed_tokens.output(hidden, None),
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::gpt2::{self, GeluForm, Gpt2};
 use crate::input::{Input, Wanted};
 use crate::layer::KvCache;
 use crate::llama::{self, Llama};
+use crate::output::Output;
 use crate::params::{self, Fill, Infos, ParameterInfo, Replace, Values, Visit};
 use crate::{Error, ModelConfig, Result};
 
@@ -237,8 +238,8 @@ impl Network {
         }
     }
 
-    /// Logits for the wanted places: `[N, V]` or `[B, classes]`.
-    pub fn forward(&self, input: &Input, wanted: &Wanted) -> Result<Tensor<2>> {
+    /// The output for the wanted places: over the vocabulary, or over the classes.
+    pub fn forward(&self, input: &Input, wanted: &Wanted) -> Result<Output> {
         self.fits(input)?;
         let hidden = match self {
             Self::Bert(n) => n.hidden(input),
@@ -278,7 +279,7 @@ impl Network {
         }
     }
 
-    fn head(&self, hidden: Tensor<2>) -> Result<Tensor<2>> {
+    fn head(&self, hidden: Tensor<2>) -> Result<Output> {
         match self {
             Self::Bert(n) => n.head(hidden).ok_or_else(|| no_head("token")),
             Self::Gpt2(n) => Ok(n.head(hidden)),
@@ -301,7 +302,7 @@ impl Network {
             Self::Llama(n) | Self::Qwen2(n) => n.hidden(&input, Some(cache)),
         };
         let last = (0..num_rows).map(|row| ((row + 1) * t - 1) as i32).collect();
-        self.head(embedding(hidden, &last, None))
+        Ok(self.head(embedding(hidden, &last, None))?.logits())
     }
 
     /// Names and shapes of all parameters.

@@ -10,13 +10,12 @@
 use std::sync::Arc;
 
 use arcuate_data::Batch;
-use arcuate_model::Wanted;
-use arcuate_ops::cross_entropy::{CrossEntropy, cross_entropy};
-use burn::tensor::Tensor;
+use arcuate_model::{Output, Wanted};
+use arcuate_ops::linear_cross_entropy::CrossEntropy;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Loss, Objective, Result, RowScore, Vocabulary, argmax, row_losses};
+use crate::{Loss, Objective, Result, RowScore, Vocabulary};
 
 /// `[objective.classification]`; the labels come from `label_column` of the sources.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -43,24 +42,23 @@ impl Objective for Classification {
         Wanted::Rows
     }
 
-    fn loss(&self, batch: &Batch, logits: Tensor<2>) -> Loss {
+    fn loss(&self, batch: &Batch, output: Output) -> Loss {
         let targets: Arc<[i32]> = batch.labels.as_slice().into();
         let count = targets.iter().filter(|label| **label >= 0).count() as f64;
-        let how =
-            CrossEntropy { targets, weights: None, z_loss: 0.0, label_smoothing: self.config.label_smoothing as f32 };
-        Loss { sum: cross_entropy(logits, &how), count }
+        let how = CrossEntropy { label_smoothing: self.config.label_smoothing as f32, ..CrossEntropy::new(targets) };
+        Loss { sum: output.cross_entropy(&how), count }
     }
 
-    fn scores(&self, batch: &Batch, logits: Tensor<2>) -> Vec<RowScore> {
-        let labels: Arc<[i32]> = batch.labels.as_slice().into();
-        let losses = row_losses(logits.clone(), &labels);
-        let best = argmax(logits);
-        (0..labels.len())
-            .map(|i| RowScore {
-                loss_sum: f64::from(losses[i]),
-                count: if labels[i] >= 0 { 1.0 } else { 0.0 },
-                correct: u64::from(labels[i] == best[i] as i32),
-                predicted: Some(best[i]),
+    fn scores(&self, batch: &Batch, output: Output) -> Vec<RowScore> {
+        let scores = output.scores(&batch.labels);
+        scores
+            .iter()
+            .zip(&batch.labels)
+            .map(|(score, label)| RowScore {
+                loss_sum: f64::from(score.loss),
+                count: if *label >= 0 { 1.0 } else { 0.0 },
+                correct: u64::from(*label >= 0 && score.best == Some(*label as u32)),
+                predicted: score.best,
             })
             .collect()
     }
@@ -69,7 +67,7 @@ impl Objective for Classification {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::batch;
+    use crate::testing::{batch, output};
     use arcuate_ops::gradcheck::{random, values};
 
     #[test]
@@ -77,9 +75,9 @@ mod tests {
         let o = Classification { config: Config { label_smoothing: 0.0 } };
         let mut b = batch(&[&[1], &[2], &[3]]);
         b.labels = vec![0, -100, 2];
-        let logits = random([3, 3], 1);
-        let loss = o.loss(&b, logits.clone());
-        let rows = o.scores(&b, logits);
+        let out = output(random([3, 3], 1));
+        let loss = o.loss(&b, out.clone());
+        let rows = o.scores(&b, out);
         assert_eq!(loss.count, 2.0);
         assert_eq!(rows.iter().map(|r| r.count).sum::<f64>(), 2.0);
         let sum: f64 = rows.iter().map(|r| r.loss_sum).sum();
@@ -91,6 +89,6 @@ mod tests {
         let o = Classification { config: Config { label_smoothing: 0.3 } };
         let mut b = batch(&[&[1]]);
         b.labels = vec![1];
-        assert!((values(o.loss(&b, random([1, 5], 1) * 0.0).sum)[0] - 5f32.ln()).abs() < 1e-6);
+        assert!((values(o.loss(&b, output(random([1, 5], 1) * 0.0)).sum)[0] - 5f32.ln()).abs() < 1e-6);
     }
 }

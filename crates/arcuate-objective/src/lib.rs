@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arcuate_data::Batch;
-use arcuate_model::Wanted;
-use arcuate_ops::cross_entropy::{CrossEntropy, cross_entropy, cross_entropy_rows};
+use arcuate_model::{Output, Wanted};
+use arcuate_ops::linear_cross_entropy::CrossEntropy;
 use burn::tensor::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -52,14 +52,14 @@ pub trait Objective: Send + Sync {
     /// Chooses what is hidden and predicted, from streams named by (seed, step, row). Most objectives change nothing.
     fn prepare(&self, batch: &mut Batch, seed: u64, step: u64);
 
-    /// The places for which the network computes logits.
+    /// The places for which the network gives an output.
     fn wanted(&self, batch: &Batch) -> Wanted;
 
-    /// Sum and count for the wanted logits `[N, V]`.
-    fn loss(&self, batch: &Batch, logits: Tensor<2>) -> Loss;
+    /// Sum and count for the output at the wanted places.
+    fn loss(&self, batch: &Batch, output: Output) -> Loss;
 
     /// Plain negative log-likelihood row by row, for evaluation. `[B]`
-    fn scores(&self, batch: &Batch, logits: Tensor<2>) -> Vec<RowScore>;
+    fn scores(&self, batch: &Batch, output: Output) -> Vec<RowScore>;
 }
 
 macro_rules! objectives {
@@ -110,50 +110,44 @@ fn predicted(batch: &Batch) -> (Arc<[i32]>, Arc<[i32]>) {
 }
 
 /// Cross-entropy over the predicted tokens of a batch.
-fn token_loss(batch: &Batch, logits: Tensor<2>, z_loss: f64, label_smoothing: f64) -> Loss {
+fn token_loss(batch: &Batch, output: Output, z_loss: f64, label_smoothing: f64) -> Loss {
     let (places, targets) = predicted(batch);
     let weights: Option<Arc<[f32]>> =
         batch.weights.as_ref().map(|weights| places.iter().map(|i| weights[*i as usize]).collect());
     let count = weights.as_ref().map_or(targets.len() as f64, |w| w.iter().map(|w| f64::from(*w)).sum());
-    let how = CrossEntropy { targets, weights, z_loss: z_loss as f32, label_smoothing: label_smoothing as f32 };
-    Loss { sum: cross_entropy(logits, &how), count }
+    let how = CrossEntropy {
+        weights,
+        z_loss: z_loss as f32,
+        label_smoothing: label_smoothing as f32,
+        ..CrossEntropy::new(targets)
+    };
+    Loss { sum: output.cross_entropy(&how), count }
 }
 
 /// Scores of the predicted tokens, gathered by row.
-fn token_scores(batch: &Batch, logits: Tensor<2>) -> Vec<RowScore> {
+fn token_scores(batch: &Batch, output: Output) -> Vec<RowScore> {
     let (places, targets) = predicted(batch);
-    let losses = row_losses(logits.clone(), &targets);
-    let best = argmax(logits);
+    let scores = output.scores(&targets);
     let mut rows = vec![RowScore::default(); batch.num_rows];
-    for (i, place) in places.iter().enumerate() {
+    for ((place, target), score) in places.iter().zip(targets.iter()).zip(scores) {
         let row = &mut rows[*place as usize / batch.seq_len];
-        row.loss_sum += f64::from(losses[i]);
+        row.loss_sum += f64::from(score.loss);
         row.count += 1.0;
-        row.correct += u64::from(best[i] as i32 == targets[i]);
+        row.correct += u64::from(score.best == Some(*target as u32));
     }
     rows
-}
-
-fn row_losses(logits: Tensor<2>, targets: &Arc<[i32]>) -> Vec<f32> {
-    let how = CrossEntropy { targets: targets.clone(), weights: None, z_loss: 0.0, label_smoothing: 0.0 };
-    cross_entropy_rows(logits, &how)
-}
-
-/// Index of the largest logit of every row.
-fn argmax(logits: Tensor<2>) -> Vec<u32> {
-    let [n, v] = logits.dims();
-    let numbers = arcuate_ops::gradcheck::values(logits);
-    (0..n)
-        .map(|i| {
-            let row = &numbers[i * v..(i + 1) * v];
-            (1..v).fold(0, |best, j| if row[j] > row[best] { j } else { best }) as u32
-        })
-        .collect()
 }
 
 #[cfg(test)]
 pub(crate) mod testing {
     use super::*;
+
+    /// An output whose logits are the given ones.
+    pub(crate) fn output(logits: Tensor<2>) -> Output {
+        let v = logits.dims()[1];
+        let one = Tensor::eye(v, &logits.device());
+        Output::new(logits, one, None)
+    }
 
     /// A batch of the given rows without padding; nothing is predicted yet.
     pub(crate) fn batch(rows: &[&[i32]]) -> Batch {

@@ -9,9 +9,8 @@
 //! Devlin et al. 2019
 
 use arcuate_data::Batch;
-use arcuate_model::Wanted;
+use arcuate_model::{Output, Wanted};
 use arcuate_ops::rng::Stream;
-use burn::tensor::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -120,12 +119,12 @@ impl Objective for MaskedLm {
         Wanted::Tokens(predicted(batch).0)
     }
 
-    fn loss(&self, batch: &Batch, logits: Tensor<2>) -> Loss {
-        token_loss(batch, logits, 0.0, 0.0)
+    fn loss(&self, batch: &Batch, output: Output) -> Loss {
+        token_loss(batch, output, 0.0, 0.0)
     }
 
-    fn scores(&self, batch: &Batch, logits: Tensor<2>) -> Vec<RowScore> {
-        token_scores(batch, logits)
+    fn scores(&self, batch: &Batch, output: Output) -> Vec<RowScore> {
+        token_scores(batch, output)
     }
 }
 

@@ -8,8 +8,7 @@
 //! Szegedy et al. 2016 (label smoothing); Chowdhery et al. 2022 (z-loss)
 
 use arcuate_data::Batch;
-use arcuate_model::Wanted;
-use burn::tensor::Tensor;
+use arcuate_model::{Output, Wanted};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -44,19 +43,19 @@ impl Objective for NextToken {
         Wanted::Tokens(predicted(batch).0)
     }
 
-    fn loss(&self, batch: &Batch, logits: Tensor<2>) -> Loss {
-        token_loss(batch, logits, self.config.z_loss, self.config.label_smoothing)
+    fn loss(&self, batch: &Batch, output: Output) -> Loss {
+        token_loss(batch, output, self.config.z_loss, self.config.label_smoothing)
     }
 
-    fn scores(&self, batch: &Batch, logits: Tensor<2>) -> Vec<RowScore> {
-        token_scores(batch, logits)
+    fn scores(&self, batch: &Batch, output: Output) -> Vec<RowScore> {
+        token_scores(batch, output)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::batch;
+    use crate::testing::{batch, output};
     use arcuate_ops::gradcheck::{random, values};
 
     fn objective(z_loss: f64, label_smoothing: f64) -> NextToken {
@@ -81,7 +80,7 @@ mod tests {
         b.weights = Some(vec![1.0, 0.5, 1.0, 2.0, 1.0, 0.25]);
         let logits = random([5, 7], 1);
         for (z, s) in [(0.0, 0.0), (0.01, 0.1)] {
-            let loss = objective(z, s).loss(&b, logits.clone());
+            let loss = objective(z, s).loss(&b, output(logits.clone()));
             let wanted = plain(&values(logits.clone()), 7, &[2, 3, 5, 6, 0], &[1.0, 0.5, 2.0, 1.0, 0.25], z, s);
             assert!((f64::from(values(loss.sum)[0]) - wanted).abs() < 1e-4);
             assert!((loss.count - 4.75).abs() < 1e-6);
@@ -104,9 +103,9 @@ mod tests {
         let half = |row: usize| {
             let mut b = batch(&[&[1, 2]]);
             b.targets = whole.targets[row * 2..row * 2 + 2].to_vec();
-            values(objective(0.0, 0.0).loss(&b, logits.clone().narrow(0, row * 2, 2)).sum)[0]
+            values(objective(0.0, 0.0).loss(&b, output(logits.clone().narrow(0, row * 2, 2))).sum)[0]
         };
-        let sum = values(objective(0.0, 0.0).loss(&whole, logits.clone()).sum)[0];
+        let sum = values(objective(0.0, 0.0).loss(&whole, output(logits.clone())).sum)[0];
         assert!((half(0) + half(1) - sum).abs() < 1e-5);
     }
 
@@ -115,7 +114,7 @@ mod tests {
         let mut b = batch(&[&[1, 2], &[3, 4]]);
         b.targets = vec![2, -100, 4, 5];
         let logits = random([3, 7], 1);
-        let rows = objective(0.5, 0.5).scores(&b, logits.clone());
+        let rows = objective(0.5, 0.5).scores(&b, output(logits.clone()));
         let wanted = plain(&values(logits), 7, &[2, 4, 5], &[1.0; 3], 0.0, 0.0);
         assert_eq!((rows[0].count, rows[1].count), (1.0, 2.0));
         assert!((rows[0].loss_sum + rows[1].loss_sum - wanted).abs() < 1e-5);

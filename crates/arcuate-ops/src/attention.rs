@@ -19,7 +19,7 @@ use crate::Precision;
 use crate::cpu::gemm::{How, Shared, View, buffer, matmul};
 use crate::cpu::math::{self, dot};
 use crate::cpu::simd::simd;
-use crate::linear::matmul_plain;
+use crate::matmul::matmul_plain;
 use crate::tape::{Kernel, apply, cpu_tensor, dims, numbers, tensor};
 
 /// Queries that are handled together.

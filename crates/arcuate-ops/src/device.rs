@@ -52,6 +52,8 @@ impl DeviceKind {
         match self {
             Self::Cpu => {
                 let set = match crate::level() {
+                    crate::Level::Amx => "AVX-512 and AMX (bf16)",
+                    crate::Level::Avx512Bf16 => "AVX-512 with bf16",
                     crate::Level::Avx512 => "AVX-512",
                     crate::Level::Avx2 => "AVX2",
                     crate::Level::Portable => "portable",

@@ -4,12 +4,13 @@
 //! `y = x W^T + b` for weights stored [out, in] (PyTorch's layout), or `y = x W + b` for weights stored [in, out] (GPT-2's).
 // R rows (all leading dimensions), K inputs, N outputs
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use crate::Precision;
-use crate::cpu::gemm::{How, View, buffer, matmul};
+use crate::cpu::gemm::{How, View, matmul_new};
+use crate::matmul::matmul_plain;
 use crate::tape::{Kernel, apply, cpu_tensor, dims, numbers, tensor};
 
 /// How a weight matrix is stored.
@@ -49,24 +50,15 @@ impl Linear {
         let (k, n) = self.sizes(weight);
         let mut shape = dims(x);
         let rows: usize = shape[..shape.len() - 1].iter().product();
-        let mut out = buffer(rows * n);
-        if let Some(bias) = bias {
-            let bias = numbers(bias);
-            out.par_chunks_mut((n * 64).max(1)).for_each(|rows| {
-                for row in rows.chunks_exact_mut(n) {
-                    row.copy_from_slice(bias);
-                }
-            });
-        }
         let x = View::rows(numbers(x), k);
-        matmul(
-            [rows, n, k],
-            x,
-            self.view(weight),
-            &mut out,
-            n,
-            How { accumulate: bias.is_some(), ..How::all(self.precision) },
-        );
+        let bias = bias.map(numbers);
+        let out = matmul_new([rows, n, k], x, self.view(weight), How::all(self.precision), |_, first, row| {
+            if let Some(bias) = bias {
+                for (y, b) in row.iter_mut().zip(&bias[first..]) {
+                    *y += b;
+                }
+            }
+        });
         if let Some(last) = shape.last_mut() {
             *last = n;
         }
@@ -83,18 +75,17 @@ impl Linear {
         let (k, n) = self.sizes(weight);
         let rows = numbers(x).len() / k.max(1);
         let grad_view = View::rows(numbers(grad), n);
+        let how = How::all(self.precision);
         let dx = needs[0].then(|| {
-            let mut out = buffer(rows * k);
-            matmul([rows, k, n], grad_view, self.view(weight).t(), &mut out, k, How::all(self.precision));
+            let out = matmul_new([rows, k, n], grad_view, self.view(weight).t(), how, |_, _, _| {});
             tensor(&dims(x), out)
         });
         let dw = needs[1].then(|| {
-            let mut out = buffer(k * n);
             let x = View::rows(numbers(x), k);
-            match self.layout {
-                Layout::OutIn => matmul([n, k, rows], grad_view.t(), x, &mut out, k, How::all(self.precision)),
-                Layout::InOut => matmul([k, n, rows], x.t(), grad_view, &mut out, n, How::all(self.precision)),
-            }
+            let out = match self.layout {
+                Layout::OutIn => matmul_new([n, k, rows], grad_view.t(), x, how, |_, _, _| {}),
+                Layout::InOut => matmul_new([k, n, rows], x.t(), grad_view, how, |_, _, _| {}),
+            };
             tensor(&dims(weight), out)
         });
         let db = needs[2].then(|| tensor(&[n], column_sums(numbers(grad), n)));
@@ -175,14 +166,6 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
         }
     };
     fused.unwrap_or_else(|| linear_plain(x, weight, bias, layout))
-}
-
-/// A product of tensor-library operations in the current precision; the result is f32.
-pub(crate) fn matmul_plain<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
-    match Precision::current() {
-        Precision::F32 => a.matmul(b),
-        Precision::Bf16 => a.cast(DType::BF16).matmul(b.cast(DType::BF16)).cast(DType::F32),
-    }
 }
 
 /// The plain composition of `linear`.

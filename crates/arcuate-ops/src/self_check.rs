@@ -5,15 +5,24 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor};
 
 use crate::activation::{Gelu, gelu, swiglu};
-use crate::adamw::{AdamwStep, adamw, sum_of_squares};
+use crate::adamw::{AdamwStep, adamw};
 use crate::attention::{Attention, attention};
-use crate::cross_entropy::{CrossEntropy, cross_entropy, cross_entropy_rows};
+use crate::batch_norm::batch_norm;
+use crate::conv1d::{Conv1d, conv1d};
+use crate::ctc::{Ctc, ctc, ctc_rows};
 use crate::device::{caught, cpu};
+use crate::dropout::{Dropout, dropout};
 use crate::embedding::embedding;
+use crate::global_norm::global_norm;
 use crate::gradcheck::{Three, distance, pass, random, values};
+use crate::group_norm::{group_norm, group_norm_gelu};
 use crate::linear::{Layout, linear};
+use crate::linear_cross_entropy::{CrossEntropy, linear_cross_entropy, linear_cross_entropy_rows};
+use crate::matmul::matmul;
+use crate::newton_schulz::{MuonStep, muon};
 use crate::norm::{layer_norm, rms_norm};
 use crate::rope::{Rotation, rope};
+use crate::weight_norm::{Keep, weight_norm};
 use crate::{Precision, plain_only};
 
 /// Relative L2 distance at which f32 results are no longer the same.
@@ -83,6 +92,7 @@ pub fn check(device: &Device) -> Vec<Check> {
 fn check_as(device: &Device, plain: bool) -> Vec<Check> {
     let mut checks = Checks { device, plain, done: Vec::new() };
     pointwise(&mut checks);
+    norms(&mut checks);
     products(&mut checks);
     losses(&mut checks);
     updates(&mut checks);
@@ -95,9 +105,8 @@ fn pointwise(checks: &mut Checks) {
     checks.gradients("gelu, erf", EXACT, (x(), unused(), unused()), |(x, _, _)| gelu(x, Gelu::Erf));
     checks.gradients("gelu, tanh", EXACT, (x(), unused(), unused()), |(x, _, _)| gelu(x, Gelu::Tanh));
     checks.gradients("swiglu", EXACT, (x(), random([3, 37, 66], 2), unused()), |(g, u, _)| swiglu(g, u));
-    checks.gradients("rms_norm", EXACT, (x(), random([66], 2), unused()), |(x, w, _)| rms_norm(x, w, 1e-5));
-    checks
-        .gradients("layer_norm", EXACT, (x(), random([66], 2), random([66], 3)), |(x, w, b)| layer_norm(x, w, b, 1e-5));
+    let how = Dropout { seed: 1, step: 2, site: 3, probability: 0.3 };
+    checks.gradients("dropout", EXACT, (x(), unused(), unused()), |(x, _, _)| dropout(x, &how));
     let positions: Vec<i32> = (0..3 * 37).map(|i| i % 37).collect();
     let rotation = Rotation::new(&positions, &[1.0, 0.1, 0.01]);
     checks.gradients("rope", EXACT, (x(), unused(), unused()), |(x, _, _)| rope(x, &rotation));
@@ -108,7 +117,24 @@ fn pointwise(checks: &mut Checks) {
     }
 }
 
+fn norms(checks: &mut Checks) {
+    let inputs = || (random([3, 37, 66], 1), random([66], 2), random([66], 3));
+    checks.gradients("rms_norm", EXACT, inputs(), |(x, w, _)| rms_norm(x, w, 1e-5));
+    checks.gradients("layer_norm", EXACT, inputs(), |(x, w, b)| layer_norm(x, w, b, 1e-5));
+    checks.gradients("group_norm", EXACT, inputs(), |(x, w, b)| group_norm(x, w, b, 3, 1e-5));
+    checks.gradients("group_norm_gelu", EXACT, inputs(), |(x, w, b)| group_norm_gelu(x, w, b, 3, 1e-5));
+    let valid: Vec<bool> = (0..3 * 37).map(|i| i % 5 != 2).collect();
+    checks.gradients("batch_norm", EXACT, inputs(), |(x, w, b)| batch_norm(x, w, b, &valid, 1e-5).0);
+    let inputs = (random([6, 5, 33], 1), random([33], 2), random([1], 3));
+    checks.gradients("weight_norm", EXACT, inputs, |(v, g, _)| weight_norm(v, g, Keep::Last));
+}
+
 fn products(checks: &mut Checks) {
+    let inputs = (random([2, 37, 66], 1), random([2, 66, 30], 2), random([1], 3));
+    checks.gradients("matmul", PRODUCT, inputs, |(a, b, _)| matmul(a, b));
+    let how = Conv1d { stride: 2, padding: [3, 2], groups: 2 };
+    let inputs = (random([2, 40, 8], 1), random([6, 4, 5], 2), random([6], 3));
+    checks.gradients("conv1d", PRODUCT, inputs, |(x, w, b)| conv1d(x, w, Some(b), how));
     for (what, layout, shape) in
         [("linear, [out, in]", Layout::OutIn, [130, 66]), ("linear, [in, out]", Layout::InOut, [66, 130])]
     {
@@ -143,13 +169,32 @@ fn products(checks: &mut Checks) {
 fn losses(checks: &mut Checks) {
     let targets: Arc<[i32]> = vec![0, 1, -100, 299].into();
     let weights: Arc<[f32]> = vec![1.0, 0.5, 1.0, 2.0].into();
-    let how = CrossEntropy { targets, weights: Some(weights), z_loss: 1e-2, label_smoothing: 0.1 };
-    let logits = || random([4, 300], 1) * 3.0;
-    let inputs = (logits(), random([1], 2), random([1], 3));
-    checks.gradients("cross_entropy", EXACT, inputs, |(x, _, _)| cross_entropy(x, &how));
-    checks.compare("cross_entropy_rows", EXACT, |device| {
-        vec![cross_entropy_rows(Tensor::from_data(logits().into_data(), device), &how)]
+    let how = CrossEntropy {
+        weights: Some(weights),
+        z_loss: 1e-2,
+        label_smoothing: 0.1,
+        temperature: 2.0,
+        ..CrossEntropy::new(targets.clone())
+    };
+    let inputs = || (random([4, 66], 1), random([300, 66], 2), random([300], 3));
+    checks.gradients("linear_cross_entropy", PRODUCT, inputs(), |(x, w, b)| linear_cross_entropy(x, w, Some(b), &how));
+    checks.compare("linear_cross_entropy_rows", PRODUCT, |device| {
+        let (x, w, b) = inputs();
+        let (x, w) = (Tensor::from_data(x.into_data(), device), Tensor::from_data(w.into_data(), device));
+        let rows = linear_cross_entropy_rows(x, w, Some(Tensor::from_data(b.into_data(), device)), &targets);
+        vec![rows.iter().map(|row| row.loss).collect()]
     });
+    let how = Ctc {
+        targets: [vec![1, 2, 2], vec![3]].into(),
+        input_lengths: [9, 5].into(),
+        blank: 0,
+        zero_infinity: false,
+        weights: None,
+    };
+    let logits = || random([2, 9, 7], 1);
+    let inputs = (logits(), random([1], 2), random([1], 3));
+    checks.gradients("ctc", EXACT, inputs, |(x, _, _)| ctc(x, &how));
+    checks.compare("ctc_rows", EXACT, |device| vec![ctc_rows(Tensor::from_data(logits().into_data(), device), &how)]);
 }
 
 fn updates(checks: &mut Checks) {
@@ -167,9 +212,15 @@ fn updates(checks: &mut Checks) {
         let (weight, [first, second]) = adamw(on(1), on(2), [on(3), on(4).abs()], &how);
         vec![values(weight), values(first), values(second)]
     });
-    checks.compare("sum_of_squares", EXACT, |device| {
+    let how = MuonStep { learning_rate: 0.02, momentum: 0.95, weight_decay: 0.1, grad_scale: 0.5 };
+    checks.compare("muon", PRODUCT, |device| {
+        let on = |seed| Tensor::<1>::from_data(random([40 * 66], seed).into_data(), device);
+        let (weight, mean) = muon([40, 66], on(1), on(2), on(3), &how);
+        vec![values(weight), values(mean)]
+    });
+    checks.compare("global_norm", EXACT, |device| {
         let on = |seed| Tensor::<1>::from_data(random([10_000], seed).into_data(), device);
-        vec![vec![sum_of_squares([on(1), on(2)]) as f32]]
+        vec![vec![global_norm([on(1), on(2)]) as f32]]
     });
 }
 

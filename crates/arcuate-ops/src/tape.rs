@@ -11,12 +11,27 @@ use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind};
 use burn_flex::{FlexTensor, Layout};
 
-type Tracked = burn::backend::tensor::FloatTensor<Autodiff<Flex>>;
+pub(crate) type Tracked = burn::backend::tensor::FloatTensor<Autodiff<Flex>>;
 
 /// A tensor on the CPU, with or without a place on the tape.
 pub(crate) enum CpuTensor {
     Plain(FlexTensor),
     Tracked(Tracked),
+}
+
+impl CpuTensor {
+    /// Whether a backward pass will ask for its gradient.
+    pub(crate) fn needs_gradient(&self) -> bool {
+        matches!(self, Self::Tracked(x) if x.is_tracked())
+    }
+
+    /// The tensor off the tape.
+    pub(crate) fn into_plain(self) -> FlexTensor {
+        match self {
+            Self::Plain(x) => x,
+            Self::Tracked(x) => x.into_primitive(),
+        }
+    }
 }
 
 thread_local! {
@@ -92,10 +107,7 @@ pub(crate) fn apply<K: Kernel<N>, const N: usize, const R: usize>(
     }
     let inputs = inputs.map(|x| x.expect("checked above"));
     if inputs.iter().all(|x| matches!(x, CpuTensor::Plain(_))) {
-        let plain = inputs.map(|x| match x {
-            CpuTensor::Plain(x) => contiguous(x),
-            CpuTensor::Tracked(x) => contiguous(x.into_primitive()),
-        });
+        let plain = inputs.map(|x| contiguous(x.into_plain()));
         return Some(Tensor::from_primitive::<Flex>(kernel.forward(plain).0));
     }
     // A constant beside tracked tensors joins the tape without needing a gradient.

@@ -6,7 +6,7 @@ use arcuate_data::{Corpus, CorpusOptions, Framing, Progress, Split, Texts};
 use arcuate_model::{Adoption, Architecture, Head, Network, TokenIds};
 use arcuate_objective::{Objective, ObjectiveConfig, Vocabulary};
 use arcuate_text::{SpecialToken, Tokenizer, TokenizerConfig};
-use arcuate_train::Settings;
+use arcuate_train::{Compute, Settings};
 use burn::tensor::Device;
 
 use crate::{Finding, Recipe};
@@ -188,6 +188,7 @@ pub fn check_corpus(recipe: &Recipe, corpus: &Corpus) -> Vec<Finding> {
 pub fn settings(recipe: &Recipe, corpus: &Corpus, tokenizer: &Tokenizer, run_dir: &Path) -> Settings {
     Settings {
         seed: recipe.seed,
+        compute: compute(recipe),
         batch: recipe.batch.clone(),
         optimizer: recipe.optimizer.clone(),
         schedule: recipe.schedule.clone(),
@@ -203,6 +204,11 @@ pub fn settings(recipe: &Recipe, corpus: &Corpus, tokenizer: &Tokenizer, run_dir
         accept_changed_data: false,
         pad_id: pad_id(tokenizer),
     }
+}
+
+/// How microbatches are computed.
+pub fn compute(recipe: &Recipe) -> Compute {
+    Compute { precision: recipe.precision, activation_checkpointing: recipe.activation_checkpointing }
 }
 
 /// A hash of all values of a recipe, whatever its comments and order.

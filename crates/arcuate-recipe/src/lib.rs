@@ -28,7 +28,7 @@ pub use load::{
 };
 pub use overrides::Override;
 pub use pipeline::{Pipeline, PlannedRun, Step, check_pipeline};
-pub use recipe::{Precision, Recipe};
+pub use recipe::Recipe;
 pub use resolved::resolved_toml;
 pub use schema::{describe, pipeline_schema, recipe_schema, schema_files, write_schemas};
 pub use source::{Finding, Source};

@@ -3,12 +3,13 @@
 //! # What it computes
 //! Work: `6 N + 12 L T C` floating-point operations a token for N weights that multiply (Kaplan et al. 2020; Chowdhery et
 //! al. 2022). Memory: weights, gradients, optimiser state, the tensors that the tape keeps for the backward pass, the
-//! logits, and what the process needs besides; the parts are counted from what each operation saves.
+//! logits of a chunk, and what the process needs besides; the parts are counted from what each operation saves.
 // C channels, I inner channels, L layers, T tokens a row, V vocabulary
 
 use arcuate_data::LedgerEntry;
 use arcuate_model::{Architecture, ModelConfig};
 use arcuate_objective::ObjectiveConfig;
+use arcuate_ops::linear_cross_entropy::chunk_rows;
 use arcuate_train::HorizonConfig;
 use serde::Serialize;
 
@@ -30,7 +31,7 @@ pub struct Memory {
     pub optimizer: u64,
     /// What the tape keeps of one microbatch, and the largest gradients on the way back.
     pub activations: u64,
-    /// Logits of one microbatch; their gradient takes the same place.
+    /// The most logits that exist at once; their gradient takes the same place.
     pub logits: u64,
     /// Program, tokenizer, data.
     pub base: u64,
@@ -142,7 +143,7 @@ fn shape(model: &ModelConfig) -> Shape {
     }
 }
 
-/// Share of the tokens for which logits are computed.
+/// Share of the tokens that are predicted.
 fn predicted_share(objective: &ObjectiveConfig) -> f64 {
     match objective {
         ObjectiveConfig::NextToken(_) => 1.0,
@@ -194,17 +195,20 @@ pub fn plan(
     let activations = F32 * micro * (s.layers * s.kept + 3 * s.c);
     let passing = F32 * micro * s.passing;
     let width = architecture.labels().map_or(architecture.vocab_size(), <[String]>::len) as u64;
-    let logits = (F32 * width) * (micro as f64 * predicted_share(&recipe.objective)) as u64;
+    let predicted = (micro as f64 * predicted_share(&recipe.objective)) as usize;
+    let logits = F32 * width * predicted.min(chunk_rows(predicted, width as usize)) as u64;
+    // The gradient of the last projection is made together with the loss.
+    let head = F32 * width * s.c;
     let optimizer = moments * F32;
     let held = weights + optimizer + BASE_BYTES;
-    // The tape is fullest when the logits exist; gradients are complete when it is empty.
-    let forward = activations + logits + passing.min(logits.max(passing));
+    // The tape is fullest when the loss is made; gradients are complete when it is empty.
+    let forward = activations + head + logits.max(passing);
     let backward = gradients + passing;
     let compressor = match &recipe.evaluation {
         Some(e) if e.compare_with_lzma => arcuate_eval::lzma_memory(text_bytes),
         _ => 0,
     };
-    let low = held + (activations + logits).max(gradients).max(compressor);
+    let low = held + (activations + head + logits).max(gradients).max(compressor);
     // When the compressor begins, the allocator still holds about half of what training freed.
     let compressing = if compressor > 0 { compressor + (activations + logits) / 2 } else { 0 };
     let expected = held + (forward.max(backward) + gradients / 2 + largest * F32).max(compressing);

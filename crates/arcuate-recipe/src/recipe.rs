@@ -7,7 +7,7 @@ use arcuate_decode::SamplesConfig;
 use arcuate_eval::EvaluationConfig;
 use arcuate_model::ModelConfig;
 use arcuate_objective::ObjectiveConfig;
-use arcuate_ops::DeviceKind;
+use arcuate_ops::{DeviceKind, Precision};
 use arcuate_text::TokenizerConfig;
 use arcuate_train::{BatchConfig, CheckpointConfig, GuardConfig, HorizonConfig, OptimizerConfig, ScheduleConfig};
 use schemars::JsonSchema;
@@ -21,12 +21,15 @@ pub struct Recipe {
     pub name: String,
     /// Seed of all random streams; the same seed gives the same run.
     pub seed: u64,
-    /// Number format of the computation.
+    /// Number format of the matrix products in training; `bf16` is faster where the processor has it.
     #[serde(default)]
     pub precision: Precision,
     /// What computes: the processor, or an NVIDIA GPU in a build with the feature `cuda`.
     #[serde(default)]
     pub device: DeviceKind,
+    /// Keep only the input of each layer for the backward pass and compute the rest again: less memory, a third more work.
+    #[serde(default)]
+    pub activation_checkpointing: bool,
     /// Checkpoint folder whose weights the run starts from. Left out: random weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init_from: Option<PathBuf>,
@@ -60,13 +63,4 @@ pub struct Recipe {
     /// When the run skips an update, goes back or stops.
     #[serde(default)]
     pub guard: GuardConfig,
-}
-
-/// Number format of the computation.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Precision {
-    /// 32-bit floating point throughout.
-    #[default]
-    F32,
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use arcuate_data::{Batch, Row, Sampler, collate};
 use arcuate_model::{Dropout, Input, Network, Replace, Visit};
 use arcuate_objective::Objective;
-use arcuate_ops::adamw::sum_of_squares;
+use arcuate_ops::Precision;
 use burn::module::Param;
 use burn::tensor::{Device, Tensor};
 
@@ -26,6 +26,8 @@ use crate::{Error, Result};
 pub struct Settings {
     /// Seed of all random streams.
     pub seed: u64,
+    /// How microbatches are computed.
+    pub compute: Compute,
     /// `[batch]`
     pub batch: BatchConfig,
     /// `[optimizer.<name>]`
@@ -173,17 +175,29 @@ impl Visit for Collect<'_> {
     }
 }
 
+/// How a microbatch is computed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Compute {
+    /// Number format of the products.
+    pub precision: Precision,
+    /// Whether layers are computed again on the way back instead of being kept.
+    pub activation_checkpointing: bool,
+}
+
 /// Sum, count and gradients of one microbatch, added to those of earlier ones.
 pub fn forward_backward(
     network: &Network,
     objective: &dyn Objective,
     batch: &Batch,
+    compute: Compute,
     dropout: Option<Dropout>,
     grads: &mut Gradients,
 ) -> Result<(f64, f64)> {
-    let input = Input { dropout, ..Input::from_batch(batch) };
-    let logits = network.forward(&input, &objective.wanted(batch)).map_err(data)?;
-    let loss = objective.loss(batch, logits);
+    let input = Input { dropout, recompute: compute.activation_checkpointing, ..Input::from_batch(batch) };
+    let loss = compute.precision.scope(|| -> Result<_> {
+        let output = network.forward(&input, &objective.wanted(batch)).map_err(data)?;
+        Ok(objective.loss(batch, output))
+    })?;
     let sum = f64::from(loss.sum.clone().into_scalar::<f32>());
     if loss.count > 0.0 && sum.is_finite() {
         network.visit(&mut Collect { from: loss.sum.backward(), into: grads });
@@ -193,7 +207,7 @@ pub fn forward_backward(
 
 /// Norm over all gradients, divided by the count.
 pub fn global_norm(grads: &Gradients, count: f64) -> f64 {
-    sum_of_squares(grads.values().cloned()).sqrt() / count
+    arcuate_ops::global_norm::global_norm(grads.values().cloned()) / count
 }
 
 struct Trainer<'a> {
@@ -368,7 +382,8 @@ impl Trainer<'_> {
             self.data_wait += waiting.elapsed();
             let counter = step * self.settings.batch.accumulate_steps as u64 + micro;
             let dropout = Some(Dropout { seed: self.settings.seed, step: counter });
-            let (s, c) = forward_backward(self.network(), self.objective, &batch, dropout, &mut grads)?;
+            let (s, c) =
+                forward_backward(self.network(), self.objective, &batch, self.settings.compute, dropout, &mut grads)?;
             sum += s;
             count += c;
             tokens += batch.num_tokens() as u64;

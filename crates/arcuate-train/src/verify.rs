@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use arcuate_model::tensors::TensorFile;
 use arcuate_model::{Input, Network, Wanted};
-use arcuate_ops::cross_entropy::{CrossEntropy, cross_entropy};
 use arcuate_ops::gradcheck::{distance, values};
-use burn::tensor::{Device, Tensor};
+use arcuate_ops::linear_cross_entropy::CrossEntropy;
+use burn::tensor::Device;
 use serde::Deserialize;
 
 use crate::optimizer::{Gradients, Optimizer, OptimizerConfig, adamw};
@@ -148,7 +148,7 @@ pub fn verify(dir: &Path, reference: &Path, device: &Device) -> Result<Vec<Line>
         let (input, mask) = case.input("input.")?;
         let classes = network.architecture().labels().is_some();
         let wanted = if classes { Wanted::Rows } else { Wanted::All };
-        let logits = network.valid().forward(&input, &wanted).map_err(other)?;
+        let logits = network.valid().forward(&input, &wanted).map_err(other)?.logits();
         let width = logits.dims()[1];
         let ours = values(logits);
         if ours.len() != expected.len() {
@@ -179,9 +179,8 @@ pub fn verify(dir: &Path, reference: &Path, device: &Device) -> Result<Vec<Line>
         }
         let (wanted, targets) = targets(network, &labels.data, &input);
         let count = targets.iter().filter(|t| **t >= 0).count().max(1) as f64;
-        let logits = network.forward(&input, &wanted).map_err(other)?;
-        let how = CrossEntropy { targets, weights: None, z_loss: 0.0, label_smoothing: 0.0 };
-        let sum: Tensor<1> = cross_entropy(logits, &how);
+        let output = network.forward(&input, &wanted).map_err(other)?;
+        let sum = output.cross_entropy(&CrossEntropy::new(targets));
         let loss = f64::from(sum.clone().into_scalar::<f32>()) / count;
         let mut grads = Gradients::new();
         network.visit(&mut Collect { from: sum.backward(), into: &mut grads });

@@ -13,6 +13,7 @@ use arcuate_record::{
 use arcuate_text::Tokenizer;
 use arcuate_train::{LoopState, StopFlag};
 
+use crate::memory;
 use crate::session::Options;
 use crate::terminal::{self, amount, duration, say};
 
@@ -54,7 +55,12 @@ pub(crate) fn close(closing: &Closing, folder: &mut RunDir, stop: &StopFlag) -> 
     let metrics = read_metrics(&folder.metrics_path())?;
     let result = final_evaluation(recipe, &metrics);
     let wants_lzma = recipe.evaluation.as_ref().is_some_and(|e| e.compare_with_lzma);
-    let lzma = if wants_lzma { Some(compress(recipe, stop, closing.json)?) } else { None };
+    let lzma = if wants_lzma {
+        memory::give_back();
+        Some(compress(recipe, stop, closing.json)?)
+    } else {
+        None
+    };
     let samples = draw(closing, folder)?;
     if !closing.json {
         for (prompt, text) in &samples {
@@ -67,7 +73,7 @@ pub(crate) fn close(closing: &Closing, folder: &mut RunDir, stop: &StopFlag) -> 
     if closing.json {
         let mut record = Record::new(closing.state.step, "done")
             .value("seconds", closing.seconds)
-            .value("peak_memory_bytes", terminal::peak_memory() as f64);
+            .value("peak_memory_bytes", memory::peak() as f64);
         if let Some(result) = &result {
             record = record.value(result.metric, result.value);
         }
@@ -196,7 +202,7 @@ fn report(
         .tile("tokens", &amount(state.tokens as f64), &format!("{} steps", state.step))
         .tile("tokens a second", &amount(rate), &format!("{wait:.1}% of the time waiting for data"))
         .tile("training time", &duration(state.train_seconds), "all sessions")
-        .tile("peak memory", &format!("{}B", amount(terminal::peak_memory() as f64)), "of this process");
+        .tile("peak memory", &format!("{}B", amount(memory::peak() as f64)), "of this process");
     let charts: Vec<Chart> = [
         curve(metrics, "Loss", "nats a token", &[("train", "train", "loss"), ("held out", "eval", "loss")]),
         curve(

@@ -6,7 +6,7 @@ use arcuate_ops::DeviceKind;
 use arcuate_ops::device::Device;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use crate::{exit, terminal};
+use crate::{exit, memory};
 
 /// `--device`, for commands that read no recipe.
 #[derive(clap::Args)]
@@ -36,7 +36,7 @@ pub(crate) fn toolkit() -> Option<PathBuf> {
 /// Memory that training may use there.
 pub(crate) fn available_memory(kind: DeviceKind) -> Option<u64> {
     match kind {
-        DeviceKind::Cpu => terminal::available_memory(),
+        DeviceKind::Cpu => memory::available(),
         DeviceKind::Cuda => arcuate_ops::cuda::gpus().ok().map(|(_, gpus)| gpus[0].memory_bytes),
     }
 }

@@ -6,7 +6,8 @@ use arcuate_record::Record;
 use arcuate_train::{Evaluation, HorizonConfig, StepReport};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::terminal::{amount, duration, peak_memory, say};
+use crate::memory;
+use crate::terminal::{amount, duration, say};
 
 /// Seconds between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -63,7 +64,7 @@ impl Live {
             report.step,
             self.smooth_loss.unwrap_or_default(),
             amount(self.smooth_rate.unwrap_or_default()),
-            peak_memory() / 1_000_000
+            memory::peak() / 1_000_000
         );
         self.bar.set_position(self.place(report.step, report.tokens));
         if self.bar.is_hidden() && !self.json {

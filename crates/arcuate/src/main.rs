@@ -5,15 +5,15 @@ mod commands;
 mod device;
 mod exit;
 mod live;
+mod memory;
 mod pipeline;
+mod processor;
 mod session;
 mod signals;
 mod terminal;
 mod threads;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> std::process::ExitCode {
+    memory::keep_freed_pages();
     commands::main()
 }

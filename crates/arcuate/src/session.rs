@@ -15,6 +15,7 @@ use arcuate_text::Tokenizer;
 use arcuate_train::{Checkpoint, Evaluation, HookError, Hooks, LoopState, StepReport, StopFlag};
 
 use crate::live::Live;
+use crate::memory;
 use crate::terminal::{self, amount, duration, say};
 
 /// What the command line adds to a recipe.
@@ -292,8 +293,8 @@ pub(crate) fn measure(
         let mut batch = batch.clone();
         // Not a step of any run: every evaluation hides the same tokens.
         objective.prepare(&mut batch, 0, u64::MAX);
-        let logits = network.forward(&Input::from_batch(&batch), &objective.wanted(&batch))?;
-        let rows = objective.scores(&batch, logits);
+        let output = network.forward(&Input::from_batch(&batch), &objective.wanted(&batch))?;
+        let rows = objective.scores(&batch, output);
         Ok::<_, arcuate_model::Error>(
             rows.iter()
                 .map(|r| RowResult { loss_sum: r.loss_sum, count: r.count as u64, correct: r.correct })
@@ -348,7 +349,7 @@ impl Hooks for Recorder<'_> {
             .value("grad_norm", report.grad_norm)
             .value("tokens", report.tokens as f64)
             .value("tokens_per_second", report.step_tokens as f64 / report.seconds.max(1e-9))
-            .value("memory_bytes", terminal::peak_memory() as f64);
+            .value("memory_bytes", memory::peak() as f64);
         if let Some(bits) = report.bits_per_byte {
             record = record.value("bits_per_byte", bits);
         }

@@ -63,29 +63,3 @@ pub(crate) fn amount(n: f64) -> String {
         n => format!("{n:.0}"),
     }
 }
-
-/// Peak memory of this process in bytes.
-pub(crate) fn peak_memory() -> u64 {
-    // SAFETY: getrusage fills the struct that it is given.
-    #[allow(unsafe_code)]
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
-        usage
-    };
-    let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
-    u64::try_from(usage.ru_maxrss).unwrap_or(0) * unit
-}
-
-/// Memory that the system can give, in bytes, where it says so.
-pub(crate) fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    kibibytes(&text, "MemAvailable:")
-}
-
-/// A number of `/proc/meminfo`, in bytes.
-pub(crate) fn kibibytes(meminfo: &str, name: &str) -> Option<u64> {
-    let line = meminfo.lines().find(|line| line.starts_with(name))?;
-    let number: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(number * 1024)
-}

@@ -57,7 +57,7 @@ fn cached_and_uncached_logits_agree_in_every_architecture() {
     for network in all_architectures() {
         let name = network.architecture().name();
         let input = Input::from_rows(1, ids.len(), ids.clone(), &[]).expect("no holes");
-        let whole = values(network.forward(&input, &Wanted::All).expect("runs"));
+        let whole = values(network.forward(&input, &Wanted::All).expect("runs").logits());
         for steps in [vec![1; 24], vec![24], vec![10, 1, 1, 5, 7], vec![3, 20, 1]] {
             let mut cache = KvCache::new();
             for num in steps {
@@ -82,7 +82,7 @@ fn greedy_tokens_are_those_of_the_network_without_a_cache() {
     for id in &new {
         let tokens = ids.iter().map(|id| *id as i32).collect();
         let input = Input::from_rows(1, ids.len(), tokens, &[]).expect("no holes");
-        let logits = values(network.forward(&input, &Wanted::All).expect("runs"));
+        let logits = values(network.forward(&input, &Wanted::All).expect("runs").logits());
         let last = &logits[logits.len() - tokenizer.vocab_size()..];
         let mut best = 0;
         for (i, logit) in last.iter().enumerate() {

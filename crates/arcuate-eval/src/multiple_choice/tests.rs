@@ -83,7 +83,7 @@ fn a_likelihood_is_the_probability_of_the_token_after_its_context() {
     let (context, continuation) = encode_pair(&tokenizer, "the people", ",").expect("encodes");
     let ids = context.iter().map(|id| *id as i32).collect();
     let input = arcuate_model::Input::from_rows(1, context.len(), ids, &[]).expect("no holes");
-    let logits = network.forward(&input, &arcuate_model::Wanted::All).expect("runs");
+    let logits = network.forward(&input, &arcuate_model::Wanted::All).expect("runs").logits();
     let logits = arcuate_ops::gradcheck::values(logits);
     let last: Vec<f64> = logits[logits.len() - tokenizer.vocab_size()..].iter().map(|x| f64::from(*x)).collect();
     let sum: f64 = last.iter().map(|x| x.exp()).sum();

@@ -7,6 +7,8 @@ use arcuate_ops::{embedding, norm};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
+use crate::Output;
+
 fn zeros<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
     Param::from_tensor(Tensor::zeros(shape, device))
 }
@@ -34,6 +36,12 @@ impl Linear {
         let layout = if self.transposed { Layout::InOut } else { Layout::OutIn };
         linear(x, self.weight.val(), self.bias.as_ref().map(|b| b.val()), layout)
     }
+
+    /// The map as the last of a network; its weight is [out, in].
+    pub(crate) fn output(&self, hidden: Tensor<2>) -> Output {
+        debug_assert!(!self.transposed, "no architecture ends with a weight [in, out]");
+        Output::new(hidden, self.weight.val(), self.bias.as_ref().map(|b| b.val()))
+    }
 }
 
 /// A table of vectors.
@@ -57,9 +65,9 @@ impl Embedding {
         embedding::embedding(self.weight.val(), ids, filler.map(|id| id as i32))
     }
 
-    /// The table used the other way round: products of `x` `[.., C]` with every row, [.., rows].
-    pub(crate) fn project<const D: usize>(&self, x: Tensor<D>, bias: Option<Tensor<1>>) -> Tensor<D> {
-        linear(x, self.weight.val(), bias, Layout::OutIn)
+    /// The table used the other way round as the last map of a network: products of hidden states with every row.
+    pub(crate) fn output(&self, hidden: Tensor<2>, bias: Option<Tensor<1>>) -> Output {
+        Output::new(hidden, self.weight.val(), bias)
     }
 }
 

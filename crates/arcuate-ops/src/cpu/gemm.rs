@@ -1,5 +1,6 @@
 //! Matrix products over strided f32 memory.
 
+use super::product::{Output, multiply};
 use crate::Precision;
 
 /// A strided matrix to read: element (i, j) is `data[i * row + j * col]`.
@@ -64,50 +65,62 @@ impl How {
 }
 
 /// `out[m, n] = a[m, k] b[k, n]`, plus the old `out` when accumulating; `out` is row-major with `out_row` numbers a row.
-pub(crate) fn matmul([m, n, k]: [usize; 3], a: View, b: View, out: &mut [f32], out_row: usize, how: How) {
-    let How { accumulate, threads, .. } = how;
+pub(crate) fn matmul(sizes: [usize; 3], a: View, b: View, out: &mut [f32], out_row: usize, how: How) {
+    matmul_then(sizes, a, b, out, out_row, how, |_, _, _| {});
+}
+
+/// `matmul`, then `finish(row, first column, numbers)` for each finished piece of a row of `out`, while it is in the
+/// cache: once for each element, in no particular order, by several threads.
+pub(crate) fn matmul_then(
+    [m, n, k]: [usize; 3],
+    a: View,
+    b: View,
+    out: &mut [f32],
+    out_row: usize,
+    how: How,
+    finish: impl Fn(usize, usize, &mut [f32]) + Sync,
+) {
     assert!(a.covers(m, k) && b.covers(k, n), "matrix product reads past its inputs");
+    assert!(m <= 1 || n <= out_row, "rows of the matrix product overlap");
     assert!(m == 0 || n == 0 || (m - 1) * out_row + n <= out.len(), "matrix product writes past its output");
     if m == 0 || n == 0 {
         return;
     }
-    if k == 0 {
-        if !accumulate {
-            for row in out.chunks_mut(out_row).take(m) {
-                row[..n].fill(0.0);
-            }
-        }
-        return;
-    }
-    let parallelism = match threads {
-        Threads::One => gemm::Parallelism::None,
-        Threads::All => gemm::Parallelism::Rayon(0),
-    };
-    // SAFETY: the three asserts above show that every element that the strides reach lies inside its slice.
+    let out = Output { data: out.as_mut_ptr(), row: out_row };
+    // SAFETY: the asserts above show that every element that the strides reach lies inside its slice, and that rows of
+    // the output are apart.
     #[allow(unsafe_code)]
     unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            out_row as isize,
-            accumulate,
-            a.data.as_ptr(),
-            a.col as isize,
-            a.row as isize,
-            b.data.as_ptr(),
-            b.col as isize,
-            b.row as isize,
-            if accumulate { 1.0 } else { 0.0 },
-            1.0f32,
-            false,
-            false,
-            false,
-            parallelism,
-        );
+        multiply([m, n, k], a, b, out, how, &finish);
     }
+}
+
+/// `matmul_then` into a new vector of m times n numbers, which is written only once.
+///
+/// # Panics
+/// When asked to accumulate: there is nothing yet to add to.
+pub(crate) fn matmul_new(
+    [m, n, k]: [usize; 3],
+    a: View,
+    b: View,
+    how: How,
+    finish: impl Fn(usize, usize, &mut [f32]) + Sync,
+) -> Vec<f32> {
+    assert!(a.covers(m, k) && b.covers(k, n), "matrix product reads past its inputs");
+    assert!(!how.accumulate, "a new matrix has nothing to add to");
+    let len = m.checked_mul(n).expect("a matrix product fits into memory");
+    let mut result = Vec::with_capacity(len);
+    if len > 0 {
+        let out = Output { data: result.as_mut_ptr(), row: n };
+        // SAFETY: the assert above shows that the factors have the sizes, the capacity that the output has; a product
+        // that does not accumulate writes each element and reads none before.
+        #[allow(unsafe_code)]
+        unsafe {
+            multiply([m, n, k], a, b, out, how, &finish);
+            result.set_len(len);
+        }
+    }
+    result
 }
 
 /// A vector for results that are all overwritten.
@@ -139,44 +152,5 @@ impl Shared {
         assert!(start <= self.1 && len <= self.1 - start, "a task writes outside of its buffer");
         // SAFETY: in bounds by the assert; exclusive use is the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn plain([m, n, k]: [usize; 3], a: View, b: View) -> Vec<f32> {
-        let mut out = vec![0.0; m * n];
-        for i in 0..m {
-            for j in 0..n {
-                out[i * n + j] = (0..k).map(|l| a.data[i * a.row + l * a.col] * b.data[l * b.row + j * b.col]).sum();
-            }
-        }
-        out
-    }
-
-    #[test]
-    fn agrees_with_plain_loop_for_all_layouts_and_odd_sizes() {
-        for [m, n, k] in [[1, 1, 1], [3, 5, 7], [17, 33, 65], [64, 1, 3], [1, 64, 9], [0, 3, 2], [2, 2, 0]] {
-            let a: Vec<f32> = (0..m * k).map(|i| (i as f32 * 0.7).sin()).collect();
-            let b: Vec<f32> = (0..n * k).map(|i| (i as f32 * 0.3).cos()).collect();
-            for (a, b) in [
-                (View::rows(&a, k), View::rows(&b, n)),
-                (View::rows(&a, k), View::rows(&b, k).t()),
-                (View::rows(&a, m).t(), View::rows(&b, n)),
-            ] {
-                for threads in [Threads::One, Threads::All] {
-                    let mut out = vec![1.0; m * n];
-                    let how = How { accumulate: false, precision: Precision::F32, threads };
-                    matmul([m, n, k], a, b, &mut out, n, how);
-                    let mut twice = out.clone();
-                    matmul([m, n, k], a, b, &mut twice, n, how.add());
-                    for ((x, y), z) in out.iter().zip(plain([m, n, k], a, b)).zip(&twice) {
-                        assert!((x - y).abs() < 1e-4 && (z - 2.0 * y).abs() < 2e-4);
-                    }
-                }
-            }
-        }
     }
 }

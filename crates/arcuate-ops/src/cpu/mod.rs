@@ -1,5 +1,10 @@
 //! CPU kernels: vector code by instruction set, matrix products, threads.
 
+pub(crate) mod channels;
+pub(crate) mod conv;
+pub(crate) mod ctc;
+pub(crate) mod depthwise;
 pub(crate) mod gemm;
 pub(crate) mod math;
+mod product;
 pub(crate) mod simd;

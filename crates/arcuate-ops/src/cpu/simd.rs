@@ -12,6 +12,36 @@ pub enum Level {
     Avx2 = 2,
     /// AVX-512 F, BW, DQ, VL.
     Avx512 = 3,
+    /// AVX-512 with products of bf16.
+    Avx512Bf16 = 4,
+    /// Tiles of bf16, and all of the above.
+    Amx = 5,
+}
+
+impl Level {
+    const ALL: [Self; 5] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16, Self::Amx];
+
+    /// The name by which users choose it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+            Self::Avx512Bf16 => "avx512_bf16",
+            Self::Amx => "amx",
+        }
+    }
+
+    /// The level of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.name() == name)
+    }
+
+    /// What this processor has, lowest first.
+    pub fn available() -> impl Iterator<Item = Self> {
+        let best = detect();
+        Self::ALL.into_iter().filter(move |level| *level <= best)
+    }
 }
 
 static LEVEL: AtomicU8 = AtomicU8::new(0);
@@ -23,8 +53,13 @@ fn detect() -> Level {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
         {
-            return Level::Avx512;
+            if !is_x86_feature_detected!("avx512bf16") {
+                return Level::Avx512;
+            }
+            return if super::product::amx::usable() { Level::Amx } else { Level::Avx512Bf16 };
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             return Level::Avx2;
@@ -39,6 +74,8 @@ pub fn level() -> Level {
         1 => Level::Portable,
         2 => Level::Avx2,
         3 => Level::Avx512,
+        4 => Level::Avx512Bf16,
+        5 => Level::Amx,
         _ => {
             let found = detect();
             LEVEL.store(found as u8, Ordering::Relaxed);
@@ -72,7 +109,9 @@ macro_rules! simd {
                 match $crate::cpu::simd::level() {
                     // SAFETY: `level` names only what the processor was found to have.
                     #[allow(unsafe_code)]
-                    $crate::cpu::simd::Level::Avx512 => return unsafe { avx512($($arg),*) },
+                    $crate::cpu::simd::Level::Avx512
+                    | $crate::cpu::simd::Level::Avx512Bf16
+                    | $crate::cpu::simd::Level::Amx => return unsafe { avx512($($arg),*) },
                     #[allow(unsafe_code)]
                     $crate::cpu::simd::Level::Avx2 => return unsafe { avx2($($arg),*) },
                     $crate::cpu::simd::Level::Portable => {}
@@ -92,5 +131,15 @@ mod tests {
     fn detected_level_is_stable() {
         assert_eq!(level(), level());
         assert!(detect() >= Level::Portable);
+    }
+
+    #[test]
+    fn levels_have_names() {
+        for level in Level::ALL {
+            assert_eq!(Level::from_name(level.name()), Some(level));
+        }
+        assert_eq!(Level::from_name("AVX-512"), None);
+        assert_eq!(Level::available().next(), Some(Level::Portable));
+        assert_eq!(Level::available().last(), Some(detect()));
     }
 }

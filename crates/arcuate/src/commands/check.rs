@@ -15,8 +15,9 @@ use arcuate_text::{Tokenizer, TokenizerConfig};
 use arcuate_train::{Gradients, Optimizer, forward_backward, global_norm};
 use serde_json::json;
 
+use crate::memory;
 use crate::session::{self, Parts};
-use crate::terminal::{self, amount, duration, say};
+use crate::terminal::{amount, duration, say};
 
 /// Check a recipe or pipeline: types, sense, data, plan, and a rehearsal on the largest batch.
 #[derive(clap::Args)]
@@ -128,7 +129,7 @@ fn check_one(loaded: &Loaded<Recipe>, how: How) -> Result<()> {
     if how.json {
         let rehearsal = rehearsal.as_ref().map(|r| {
             json!({"seconds_per_step": r.seconds_per_step, "tokens_per_second": r.tokens_per_second,
-                "peak_memory_bytes": terminal::peak_memory(), "loss": r.loss})
+                "peak_memory_bytes": memory::peak(), "loss": r.loss})
         });
         println!(
             "{}",
@@ -228,7 +229,7 @@ fn rehearse(
     for _ in 0..3 {
         let begun = Instant::now();
         let mut grads = Gradients::new();
-        let (sum, count) = forward_backward(&network, objective, &batch, None, &mut grads)?;
+        let (sum, count) = forward_backward(&network, objective, &batch, build::compute(recipe), None, &mut grads)?;
         let norm = global_norm(&grads, count);
         loss = sum / count;
         if !(loss.is_finite() && norm.is_finite()) {

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::runs::output;
-use crate::terminal::kibibytes;
+use crate::memory::kibibytes;
 use crate::{device, exit};
 
 /// Programs that some work can use, with what for. None is needed for training.

@@ -240,13 +240,13 @@ fn held_out(
         let mut batch = batch.clone();
         // As in a run, where every evaluation hides the same tokens.
         objective.prepare(&mut batch, seed, u64::MAX);
-        let logits = network.forward(&Input::from_batch(&batch), &objective.wanted(&batch))?;
+        let output = network.forward(&Input::from_batch(&batch), &objective.wanted(&batch))?;
         let row = |score: arcuate_objective::RowScore| RowResult {
             loss_sum: score.loss_sum,
             count: score.count as u64,
             correct: score.correct,
         };
-        Ok(objective.scores(&batch, logits).into_iter().map(row).collect())
+        Ok(objective.scores(&batch, output).into_iter().map(row).collect())
     };
     evaluate(rows, &names, &how, progress, measure).map_err(coded)
 }

@@ -208,7 +208,7 @@ fn logits(network: &Network) -> anyhow::Result<Vec<f32>> {
     let ids = (0..ROWS * len).map(|_| stream.below(architecture.vocab_size() as u64) as i32).collect();
     let input = Input::from_rows(ROWS, len, ids, &[]).context("a batch without padding has no holes")?;
     let wanted = if architecture.labels().is_some() { Wanted::Rows } else { Wanted::All };
-    Ok(values(network.forward(&input, &wanted)?))
+    Ok(values(network.forward(&input, &wanted)?.logits()))
 }
 
 fn move_in_place(aside: &Path, output: &Path) -> anyhow::Result<()> {

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use serde_json::json;
 
-use crate::{exit, terminal};
+use crate::{exit, processor, terminal};
 
 mod check;
 mod data;
@@ -53,7 +53,19 @@ enum Command {
 
 /// Runs the command that the arguments name.
 pub(crate) fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let command = Cli::parse().command;
+    let result = processor::choose().and_then(|()| start(command));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::from(exit::code(&error))
+        }
+    }
+}
+
+fn start(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Check(args) => check::run(args),
         Command::Data(args) => data::run(args),
         Command::Doctor(args) => doctor::run(args),
@@ -65,13 +77,6 @@ pub(crate) fn main() -> ExitCode {
         Command::Runs(args) => runs::run(args),
         Command::Tokenizer(args) => tokenizer::run(args),
         Command::Verify(args) => verify::run(args),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            report(&error);
-            ExitCode::from(exit::code(&error))
-        }
     }
 }
 

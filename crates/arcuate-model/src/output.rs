@@ -1,0 +1,36 @@
+//! What a network gives.
+// N wanted places, C channels, V outputs: vocabulary or classes
+
+use arcuate_ops::linear::{Layout, linear};
+use arcuate_ops::linear_cross_entropy::{CrossEntropy, Score, linear_cross_entropy, linear_cross_entropy_rows};
+use burn::tensor::Tensor;
+
+/// The hidden states of the wanted places and the last projection, not yet applied: most users never need all logits.
+#[derive(Debug, Clone)]
+pub struct Output {
+    hidden: Tensor<2>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+}
+
+impl Output {
+    /// Hidden states `[N, C]` before a projection with the weight `[V, C]` and an optional bias `[V]`.
+    pub fn new(hidden: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
+        Self { hidden, weight, bias }
+    }
+
+    /// Sum of the losses of all places: `[1]`.
+    pub fn cross_entropy(self, how: &CrossEntropy) -> Tensor<1> {
+        linear_cross_entropy(self.hidden, self.weight, self.bias, how)
+    }
+
+    /// Negative log-likelihood of the target (negative: none) and best output at every place; no gradient. `[N]`
+    pub fn scores(self, targets: &[i32]) -> Vec<Score> {
+        linear_cross_entropy_rows(self.hidden, self.weight, self.bias, targets)
+    }
+
+    /// All logits: `[N, V]`.
+    pub fn logits(self) -> Tensor<2> {
+        linear(self.hidden, self.weight, self.bias, Layout::OutIn)
+    }
+}
