@@ -14,6 +14,7 @@ pub mod embedding;
 pub mod gradcheck;
 pub mod linear;
 pub mod norm;
+pub mod place;
 mod precision;
 pub mod rng;
 pub mod rope;
