@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use arcuate_ops::embedding::embedding;
+use arcuate_ops::pool;
 use arcuate_ops::rng::Stream;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -304,20 +305,22 @@ impl Network {
         assert!(new.iter().all(|tokens| !tokens.is_empty()), "every row needs a new token");
         let input = Input::behind(cache.lengths(), new);
         self.fits(&input)?;
-        let hidden = match self {
-            Self::Bert(_) => {
-                return Err(Error::Unsupported("`bert` is not causal and cannot generate text".to_string()));
-            }
-            Self::Gpt2(n) => n.hidden(&input, Some(cache)),
-            Self::Llama(n) | Self::Qwen2(n) => n.hidden(&input, Some(cache)),
-        };
         let counts: Vec<usize> = new.iter().map(|tokens| tokens.len()).collect();
-        cache.advance(&counts);
-        if input.seq_len == 1 {
-            return self.head(hidden);
-        }
-        let last = counts.iter().enumerate().map(|(row, count)| (row * input.seq_len + count - 1) as i32).collect();
-        self.head(embedding(hidden, &last, None))
+        pool::within(|| {
+            let hidden = match self {
+                Self::Bert(_) => {
+                    return Err(Error::Unsupported("`bert` is not causal and cannot generate text".to_string()));
+                }
+                Self::Gpt2(n) => n.hidden(&input, Some(cache)),
+                Self::Llama(n) | Self::Qwen2(n) => n.hidden(&input, Some(cache)),
+            };
+            cache.advance(&counts);
+            if input.seq_len == 1 {
+                return self.head(hidden);
+            }
+            let last = counts.iter().enumerate().map(|(row, count)| (row * input.seq_len + count - 1) as i32).collect();
+            self.head(embedding(hidden, &last, None))
+        })
     }
 
     /// Names and shapes of all parameters.

@@ -15,6 +15,7 @@ pub mod gradcheck;
 pub mod linear;
 pub mod norm;
 pub mod place;
+pub mod pool;
 mod precision;
 pub mod rng;
 pub mod rope;
