@@ -184,16 +184,15 @@ impl Gpt2 {
         &self.architecture
     }
 
-    /// Hidden states after the last norm `[B*T, C]`; with a cache, of the new tokens only.
+    /// Hidden states after the last norm `[B*T, C]`; with a cache, of the new tokens only, see [`Input::behind`].
     pub(crate) fn hidden(&self, input: &Input, mut cache: Option<&mut KvCache>) -> Tensor<2> {
         let c = &self.architecture.config;
         let (b, t, width) = (input.num_rows, input.seq_len, c.hidden_size);
-        let past = cache.as_ref().map_or(0, |c| c.len());
         let how = attention::Attention {
             num_heads: c.num_heads,
             num_kv_heads: c.num_heads,
             scale: 1.0 / ((width / c.num_heads) as f32).sqrt(),
-            may_attend: input.causal(past),
+            may_attend: if cache.is_some() { input.may_attend.clone() } else { input.causal() },
         };
         let stream = (c.dropout, input.dropout.clone());
         let gelu = self.architecture.gelu.op();

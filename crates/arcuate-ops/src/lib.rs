@@ -22,6 +22,8 @@ pub mod linear_cross_entropy;
 pub mod matmul;
 pub mod newton_schulz;
 pub mod norm;
+pub mod place;
+pub mod pool;
 mod precision;
 pub mod recompute;
 pub mod rng;
