@@ -211,6 +211,7 @@ impl Bert {
             num_kv_heads: c.num_heads,
             scale: 1.0 / ((width / c.num_heads) as f32).sqrt(),
             may_attend: input.may_attend.clone(),
+            dropout: None,
         };
         let drop = |x: Tensor<3>, site: usize| dropout(x, c.dropout, site as u64, input.dropout.as_ref());
         let e = &self.bert.embeddings;

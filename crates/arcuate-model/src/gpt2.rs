@@ -166,6 +166,7 @@ impl Gpt2 {
             num_kv_heads: c.num_heads,
             scale: 1.0 / ((width / c.num_heads) as f32).sqrt(),
             may_attend: input.causal(past),
+            dropout: None,
         };
         let drop = |x: Tensor<3>, site: usize| dropout(x, c.dropout, site as u64, input.dropout.as_ref());
         let x = self.transformer.wte.forward(&input.ids) + self.transformer.wpe.forward(&input.positions);
