@@ -430,19 +430,13 @@ struct Sums<'a> {
     value: &'a mut [f32],
     /// `[N/G, R]` when all queries share the relative numbers, else empty.
     relative: &'a mut [f32],
+    /// All gradients of relative numbers when no two queries share one.
+    own: Option<Shared>,
 }
 
 impl Tile<'_> {
     /// `means` is the product of result and its gradient for each query.
-    fn backward(
-        &self,
-        grad: &[f32],
-        means: &[f32],
-        norms: &[f32],
-        memory: &mut [f32],
-        sums: &mut Sums,
-        own: Option<Shared>,
-    ) {
+    fn backward(&self, grad: &[f32], means: &[f32], norms: &[f32], memory: &mut [f32], sums: &mut Sums) {
         let (call, s) = (self.call, self.call.sizes);
         let once = How::one(call.precision);
         let (query, grad) = (self.queries(call.q), self.queries(grad));
@@ -474,7 +468,7 @@ impl Tile<'_> {
             );
             soften_backward(scores, pulls, row, means, scale);
             if let Some(relative) = call.relative {
-                self.relative_backward(relative, pulls, row, first, keys, sums.relative, own);
+                self.relative_backward(relative, pulls, row, first, keys, sums);
             }
             let pull = View::rows(pulls, row);
             matmul([keys, s.h, self.rows], pull.t(), query, &mut sums.key[here..], s.h, once.add());
@@ -491,17 +485,16 @@ impl Tile<'_> {
         row: usize,
         first: usize,
         keys: usize,
-        shared: &mut [f32],
-        own: Option<Shared>,
+        sums: &mut Sums,
     ) {
         let s = self.call.sizes;
         let last = relative.r as isize - 1;
         for (i, pulls) in pulls.chunks_exact_mut(row).enumerate() {
-            let into = match &own {
+            let into = match &sums.own {
                 // SAFETY: without sharing, each query and head has relative numbers of its own, and one tile.
                 #[allow(unsafe_code)]
                 Some(own) => unsafe { own.slice(self.relative_row(relative, i), relative.r) },
-                None => &mut shared[self.n % (s.n / s.g) * relative.r..][..relative.r],
+                None => &mut sums.relative[self.n % (s.n / s.g) * relative.r..][..relative.r],
             };
             let at = (self.from + i + relative.zero) as isize - first as isize;
             let (start, end) = local(&self.ranges[i], first, keys);
@@ -551,7 +544,7 @@ pub(crate) fn backward(call: &Call, out: &[f32], grad: &[f32], normaliser: &[f32
             let sums = if segments > 1 { part } else { sums };
             sums.fill(0.0);
             let (key, value) = sums.split_at_mut(side);
-            let mut sums = Sums { key, value, relative };
+            let mut sums = Sums { key, value, relative, own };
             for unit in (segment..units).step_by(segments) {
                 let n = g * group + unit / call.tiles();
                 let tile = call.tile(b, n, unit % call.tiles());
@@ -563,7 +556,7 @@ pub(crate) fn backward(call: &Call, out: &[f32], grad: &[f32], normaliser: &[f32
                 let norms = &normaliser[(b * s.n + n) * s.q + tile.from..][..tile.rows];
                 let (_, result) = memory.split_at_mut(blocks);
                 result.fill(0.0);
-                tile.backward(grad, &means, norms, memory, &mut sums, own);
+                tile.backward(grad, &means, norms, memory, &mut sums);
                 for (i, from) in memory[blocks..].chunks_exact(s.h).enumerate().take(tile.rows) {
                     // SAFETY: each tile writes the channels of its own queries and head.
                     #[allow(unsafe_code)]
