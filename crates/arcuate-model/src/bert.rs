@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gpt2::GeluForm;
 use crate::input::Input;
-use crate::layer::{Embedding, LayerNorm, Linear, dropout};
+use crate::layer::{Embedding, LayerNorm, Linear, attention_dropout, dropout};
 
 /// `[model.bert]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -44,6 +44,10 @@ pub struct Config {
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 0.99))]
     pub dropout: f64,
+    /// Probability of dropping an attention probability in training.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 0.99))]
+    pub attention_dropout: f64,
     /// Epsilon of LayerNorm.
     #[serde(default = "default_layer_norm_eps")]
     pub layer_norm_eps: f64,
@@ -206,7 +210,7 @@ impl Bert {
     pub(crate) fn hidden(&self, input: &Input) -> Tensor<2> {
         let c = &self.architecture.config;
         let (b, t, width) = (input.num_rows, input.seq_len, c.hidden_size);
-        let how = attention::Attention {
+        let mut how = attention::Attention {
             num_heads: c.num_heads,
             num_kv_heads: c.num_heads,
             scale: 1.0 / ((width / c.num_heads) as f32).sqrt(),
@@ -220,6 +224,7 @@ impl Bert {
             + e.token_type_embeddings.forward(&input.token_types);
         let mut x = drop(e.layer_norm.forward(x).reshape([b, t, width]), 0);
         for (i, layer) in self.bert.encoder.layer.iter().enumerate() {
+            how.dropout = attention_dropout(c.attention_dropout, i as u64, input.dropout.as_ref());
             let s = &layer.attention.self_;
             let seen = attention::attention(
                 s.query.forward(x.clone()),
@@ -228,10 +233,10 @@ impl Bert {
                 &how,
             );
             let o = &layer.attention.output;
-            x = o.layer_norm.forward(x + drop(o.dense.forward(seen), 2 * i + 1));
+            x = o.layer_norm.forward_sum(drop(o.dense.forward(seen), 2 * i + 1), x);
             let inner = gelu(layer.intermediate.dense.forward(x.clone()), self.architecture.gelu.op());
             let o = &layer.output;
-            x = o.layer_norm.forward(x + drop(o.dense.forward(inner), 2 * i + 2));
+            x = o.layer_norm.forward_sum(drop(o.dense.forward(inner), 2 * i + 2), x);
         }
         x.reshape([b * t, width])
     }

@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::input::Input;
-use crate::layer::{Embedding, KvCache, LayerNorm, Linear, dropout};
+use crate::layer::{Embedding, KvCache, LayerNorm, Linear, attention_dropout, dropout};
 
 /// `[model.gpt2]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -40,6 +40,10 @@ pub struct Config {
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 0.99))]
     pub dropout: f64,
+    /// Probability of dropping an attention probability in training.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 0.99))]
+    pub attention_dropout: f64,
     /// Epsilon of LayerNorm.
     #[serde(default = "default_layer_norm_eps")]
     pub layer_norm_eps: f64,
@@ -161,7 +165,7 @@ impl Gpt2 {
         let c = &self.architecture.config;
         let (b, t, width) = (input.num_rows, input.seq_len, c.hidden_size);
         let past = cache.as_ref().map_or(0, |c| c.len());
-        let how = attention::Attention {
+        let mut how = attention::Attention {
             num_heads: c.num_heads,
             num_kv_heads: c.num_heads,
             scale: 1.0 / ((width / c.num_heads) as f32).sqrt(),
@@ -172,6 +176,7 @@ impl Gpt2 {
         let x = self.transformer.wte.forward(&input.ids) + self.transformer.wpe.forward(&input.positions);
         let mut x = drop(x.reshape([b, t, width]), 0);
         for (i, layer) in self.transformer.h.iter().enumerate() {
+            how.dropout = attention_dropout(c.attention_dropout, i as u64, input.dropout.as_ref());
             let qkv = layer.attn.c_attn.forward(layer.ln_1.forward(x.clone()));
             let part = |n: usize| qkv.clone().narrow(2, n * width, width);
             let (q, k, v) = (part(0), part(1), part(2));
