@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Output;
 use crate::input::Input;
-use crate::layer::{Dropout, Embedding, KvCache, LayerNorm, Linear, dropout};
+use crate::layer::{Dropout, Embedding, KvCache, LayerNorm, Linear, attention_dropout, dropout};
 
 /// `[model.gpt2]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -42,6 +42,10 @@ pub struct Config {
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 0.99))]
     pub dropout: f64,
+    /// Probability of dropping an attention probability in training.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 0.99))]
+    pub attention_dropout: f64,
     /// Epsilon of LayerNorm.
     #[serde(default = "default_layer_norm_eps")]
     pub layer_norm_eps: f64,
@@ -188,17 +192,19 @@ impl Gpt2 {
     pub(crate) fn hidden(&self, input: &Input, mut cache: Option<&mut KvCache>) -> Tensor<2> {
         let c = &self.architecture.config;
         let (b, t, width) = (input.num_rows, input.seq_len, c.hidden_size);
-        let how = attention::Attention {
+        let mut how = attention::Attention {
             num_heads: c.num_heads,
             num_kv_heads: c.num_heads,
             scale: 1.0 / ((width / c.num_heads) as f32).sqrt(),
             may_attend: if cache.is_some() { input.may_attend.clone() } else { input.causal() },
+            dropout: None,
         };
         let stream = (c.dropout, input.dropout.clone());
         let gelu = self.architecture.gelu.op();
         let x = self.transformer.wte.forward(&input.ids) + self.transformer.wpe.forward(&input.positions);
         let mut x = dropout(x.reshape([b, t, width]), c.dropout, 0, input.dropout.as_ref());
         for (i, layer) in self.transformer.h.iter().enumerate() {
+            how.dropout = attention_dropout(c.attention_dropout, i as u64, input.dropout.as_ref());
             x = if input.recompute {
                 let (how, stream) = (how.clone(), stream.clone());
                 recompute(layer, x, move |layer, x| layer.forward(x, i, &how, gelu, &stream, None))

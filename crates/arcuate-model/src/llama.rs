@@ -271,6 +271,7 @@ impl Llama {
             num_kv_heads: a.num_kv_heads(),
             scale: 1.0 / (a.head_dim() as f32).sqrt(),
             may_attend: if cache.is_some() { input.may_attend.clone() } else { input.causal() },
+            dropout: None,
         };
         let mut x = self.model.embed_tokens.forward_padded(&input.ids, a.filler).reshape([b, t, width]);
         for (i, layer) in self.model.layers.iter().enumerate() {
