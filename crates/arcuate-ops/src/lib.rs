@@ -15,6 +15,7 @@ pub mod gradcheck;
 pub mod linear;
 pub mod norm;
 mod precision;
+pub mod rate;
 pub mod rng;
 pub mod rope;
 mod tape;
