@@ -9,64 +9,87 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
+use crate::Precision;
 use crate::cpu::gemm::{How, View, buffer, matmul};
-use crate::cpu::simd::simd;
-use crate::{Level, Precision, level};
+#[cfg(target_arch = "x86_64")]
+use crate::{Level, level};
 
-/// Numbers that are updated side by side.
-const LANES: usize = 16;
-/// Independent sums: enough to hide the delay of one operation, few enough for the registers.
-const WIDE: usize = 12;
-const NARROW: usize = 6;
+/// Independent sums of vectors: enough to hide the delay of one operation, few enough for the registers.
+const CHAINS: usize = 12;
+/// A sum stays where it begins, at `x = FACTOR x + TERM`.
+const FACTOR: f32 = 0.75;
+const TERM: f32 = 0.25;
 
-#[inline(always)]
-fn chains<const N: usize>(rounds: usize, fused: bool) -> f32 {
-    let mut sums = [[1.0f32; LANES]; N];
-    let (factor, term) = (std::hint::black_box(0.999_9f32), std::hint::black_box(1e-4f32));
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+    use std::hint::black_box;
+
+    use super::{CHAINS, FACTOR, TERM};
+
+    /// Written with intrinsics: compilers spread the loop of the portable form over memory.
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn avx512(rounds: usize) -> f32 {
+        let (factor, term) = (_mm512_set1_ps(black_box(FACTOR)), _mm512_set1_ps(black_box(TERM)));
+        let mut sums = [_mm512_set1_ps(1.0); CHAINS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm512_fmadd_ps(*sum, factor, term);
+            }
+        }
+        sums.into_iter().map(|sum| _mm512_reduce_add_ps(sum)).sum()
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn avx2(rounds: usize) -> f32 {
+        let (factor, term) = (_mm256_set1_ps(black_box(FACTOR)), _mm256_set1_ps(black_box(TERM)));
+        let mut sums = [_mm256_set1_ps(1.0); CHAINS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm256_fmadd_ps(*sum, factor, term);
+            }
+        }
+        sums.into_iter().map(|sum| _mm256_cvtss_f32(sum) * 8.0).sum()
+    }
+}
+
+/// Sums of four numbers a vector, where nothing more is known of the processor.
+fn portable(rounds: usize) -> f32 {
+    let (factor, term) = (std::hint::black_box(FACTOR), std::hint::black_box(TERM));
+    let mut sums = [[1.0f32; 4]; CHAINS];
     for _ in 0..rounds {
         for sum in &mut sums {
-            for x in sum {
-                *x = if fused { x.mul_add(factor, term) } else { *x * factor + term };
-            }
+            *sum = sum.map(|x| x * factor + term);
         }
     }
     sums.iter().flatten().sum()
 }
 
-simd! {
-    fn wide(rounds: usize) -> f32 {
-        chains::<WIDE>(rounds, true)
+/// Runs the loop of the best instruction set: its sum, and how many numbers it keeps.
+fn loops(rounds: usize) -> (f32, usize) {
+    #[cfg(target_arch = "x86_64")]
+    match level() {
+        // SAFETY: `level` names only what the processor was found to have.
+        #[allow(unsafe_code)]
+        Level::Avx512 => return (unsafe { x86::avx512(rounds) }, 16 * CHAINS),
+        #[allow(unsafe_code)]
+        Level::Avx2 => return (unsafe { x86::avx2(rounds) }, 8 * CHAINS),
+        Level::Portable => {}
     }
-}
-
-simd! {
-    fn narrow(rounds: usize) -> f32 {
-        chains::<NARROW>(rounds, true)
-    }
-}
-
-simd! {
-    fn unfused(rounds: usize) -> f32 {
-        chains::<NARROW>(rounds, false)
-    }
+    (portable(rounds), 4 * CHAINS)
 }
 
 /// Operations a second of f32 multiply-adds between registers, on all threads of the pool; the best of a few tries.
 pub fn fma_peak() -> f64 {
     const ROUNDS: usize = 1 << 20;
-    let (kernel, sums): (fn(usize) -> f32, usize) = match level() {
-        Level::Portable if cfg!(target_arch = "x86_64") => (unfused, NARROW),
-        Level::Avx2 => (narrow, NARROW),
-        _ => (wide, WIDE),
-    };
     let threads = rayon::current_num_threads();
-    let operations = (2 * LANES * sums * ROUNDS * threads) as f64;
-    let best = (0..8).map(|_| {
+    let operations = (2 * loops(0).1 * ROUNDS * threads) as f64;
+    let seconds = (0..8).map(|_| {
         let start = Instant::now();
-        rayon::broadcast(|_| std::hint::black_box(kernel(std::hint::black_box(ROUNDS))));
+        rayon::broadcast(|_| std::hint::black_box(loops(std::hint::black_box(ROUNDS))));
         start.elapsed().as_secs_f64()
     });
-    operations / best.fold(f64::INFINITY, f64::min)
+    operations / seconds.fold(f64::INFINITY, f64::min)
 }
 
 /// The three products of a linear layer in a training step.
@@ -124,10 +147,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_of_the_peak_loop_come_to_rest_where_they_must() {
-        // x = 0.9999 x + 0.0001 has its fixed point at 1, so every sum stays there.
-        for (sum, chains) in [(wide(1000), WIDE), (narrow(1000), NARROW), (unfused(1000), NARROW)] {
-            assert!((sum - (chains * LANES) as f32).abs() < 1e-2, "{sum}");
+    fn sums_of_the_peak_loop_stay_where_they_must() {
+        for rounds in [0, 1, 1000] {
+            let (sum, numbers) = loops(rounds);
+            assert_eq!(sum, numbers as f32);
+            assert_eq!(portable(rounds), (4 * CHAINS) as f32);
         }
     }
 

@@ -207,8 +207,10 @@ fn one(row: &Row, args: &Args, changes: &BTreeMap<String, usize>) -> anyhow::Res
         PrecisionArg::Bf16 => Precision::Bf16,
     };
     terminal::say("bench", &format!("{}, {}: {sizes}", row.name, args.precision.name()));
+    let start_bytes = terminal::peak_memory();
     let mut report = (row.run)(&sizes, &How { steps: args.steps, precision })?;
     report.row = row.name;
+    report.start_bytes = start_bytes;
     report.sizes = sizes;
     Ok(report)
 }

@@ -65,7 +65,10 @@ pub(super) struct Report {
     /// What `per_second` counts.
     pub(super) unit: &'static str,
     pub(super) per_second: f64,
+    /// Peak of the whole process.
     pub(super) peak_bytes: u64,
+    /// Peak before the row began: the program itself.
+    pub(super) start_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) parameters: Option<usize>,
     /// Losses of the first and the last step: that something was learned.
