@@ -7,11 +7,14 @@
 pub mod activation;
 pub mod adamw;
 pub mod attention;
+pub mod batch_norm;
+pub mod conv1d;
 mod cpu;
 pub mod cross_entropy;
 pub mod device;
 pub mod embedding;
 pub mod gradcheck;
+pub mod group_norm;
 pub mod linear;
 pub mod norm;
 mod precision;
@@ -19,6 +22,7 @@ pub mod rate;
 pub mod rng;
 pub mod rope;
 mod tape;
+pub mod weight_norm;
 
 pub use cpu::simd::{Level, force_level, level};
 pub use precision::Precision;

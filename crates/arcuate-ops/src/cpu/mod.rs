@@ -1,5 +1,8 @@
 //! CPU kernels: vector code by instruction set, matrix products, threads.
 
+pub(crate) mod channels;
+pub(crate) mod conv;
+pub(crate) mod depthwise;
 pub(crate) mod gemm;
 pub(crate) mod math;
 pub(crate) mod simd;
