@@ -34,6 +34,9 @@ pub struct AdamwStep {
     pub grad_scale: f64,
 }
 
+/// Elements of one parallel task.
+const BLOCK: usize = 1 << 14;
+
 simd! {
     fn update(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], k: &[f32; 7]) {
         let [b1, b2, grad_scale, rate, root, epsilon, keep] = *k;
@@ -81,8 +84,8 @@ pub fn adamw<const D: usize>(
         1.0 - how.learning_rate * how.weight_decay,
     ]
     .map(|x| x as f32);
-    const BLOCK: usize = 1 << 14;
     let len = numbers(&g).len();
+    // A tensor of one block is updated by the calling thread without waking others.
     p.storage_mut::<f32>()[..len]
         .par_chunks_mut(BLOCK)
         .zip(m.storage_mut::<f32>().par_chunks_mut(BLOCK))
@@ -108,20 +111,6 @@ pub fn adamw_plain<const D: usize>(
     let second = (v.clone() / (1.0 - how.beta2.powf(t))).sqrt() + how.epsilon;
     let param = param * (1.0 - how.learning_rate * how.weight_decay) - first / second * how.learning_rate;
     (param, [m, v])
-}
-
-/// Sum of squares in f64 and in a fixed order.
-pub fn sum_of_squares<const D: usize>(x: Tensor<D>) -> f64 {
-    const BLOCK: usize = 1 << 12;
-    let squares = |x: &[f32]| -> f64 {
-        let parts: Vec<f64> =
-            x.par_chunks(BLOCK).map(|x| x.iter().map(|x| f64::from(*x) * f64::from(*x)).sum()).collect();
-        parts.iter().sum()
-    };
-    match x.clone().try_into_primitive::<Flex>() {
-        Ok(x) => squares(numbers(&contiguous(x))),
-        Err(_) => squares(&crate::gradcheck::values(x)),
-    }
 }
 
 #[cfg(test)]
@@ -170,12 +159,5 @@ mod tests {
         let (after, _) = adamw(p.clone(), random([4], 2), [zero(), zero()], &HOW);
         assert_eq!(values(p), before);
         assert_ne!(values(after), before);
-    }
-
-    #[test]
-    fn sum_of_squares_agrees_with_plain_loop() {
-        let x = random([10_000], 1);
-        let plain: f64 = values(x.clone()).iter().map(|x| f64::from(*x).powi(2)).sum();
-        assert!((sum_of_squares(x) - plain).abs() < 1e-9 * plain);
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod channels;
 pub(crate) mod conv;
+pub(crate) mod ctc;
 pub(crate) mod depthwise;
 pub(crate) mod gemm;
 pub(crate) mod math;
