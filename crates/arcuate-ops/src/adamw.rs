@@ -49,6 +49,16 @@ simd! {
     }
 }
 
+/// Whether a tensor lives on the CPU and has no tape.
+pub(crate) fn is_plain<const D: usize>(x: &Tensor<D>) -> bool {
+    x.clone().try_into_primitive::<Flex>().is_ok()
+}
+
+/// A tensor that `is_plain`; the caller's handle is given up, so that its memory can be written.
+pub(crate) fn flex<const D: usize>(x: Tensor<D>) -> FlexTensor {
+    x.try_into_primitive::<Flex>().expect("a tensor on the CPU without a tape")
+}
+
 /// The numbers of a tensor for writing; copies only when somebody else holds them.
 pub(crate) fn owned(x: FlexTensor) -> FlexTensor {
     let mut x = contiguous(x);
@@ -67,12 +77,11 @@ pub fn adamw<const D: usize>(
     how: &AdamwStep,
 ) -> (Tensor<D>, [Tensor<D>; 2]) {
     let [m, v] = moments;
-    let parts = [&param, &grad, &m, &v].map(|x| x.clone().try_into_primitive::<Flex>().ok());
-    let [Some(_), Some(g), Some(_), Some(_)] = parts else { return adamw_plain(param, grad, [m, v], how) };
-    drop(grad);
-    let own = |x: Tensor<D>| owned(x.try_into_primitive::<Flex>().expect("checked above"));
-    let (mut p, mut m, mut v) = (own(param), own(m), own(v));
-    let g = contiguous(g);
+    if [&param, &grad, &m, &v].into_iter().any(|x| !is_plain(x)) {
+        return adamw_plain(param, grad, [m, v], how);
+    }
+    let (mut p, mut m, mut v) = (owned(flex(param)), owned(flex(m)), owned(flex(v)));
+    let g = contiguous(flex(grad));
     let t = how.step as f64;
     let k = [
         how.beta1,
@@ -149,6 +158,15 @@ mod tests {
         let how = AdamwStep { weight_decay: 0.0, ..HOW };
         let (p, _) = adamw(zero(), random([3], 2), [zero(), zero()], &how);
         assert!(values(p).iter().all(|x| (x.abs() - 1e-2).abs() < 1e-6));
+    }
+
+    #[test]
+    fn tensors_that_nobody_shares_are_changed_in_place() {
+        let at = |x: &Tensor<1>| numbers(&x.clone().try_into_primitive::<Flex>().expect("on the CPU")).as_ptr();
+        let (p, m, v) = (random([4], 1), random([4], 2), random([4], 3));
+        let before = [&p, &m, &v].map(at);
+        let (p, [m, v]) = adamw(p, random([4], 4), [m, v], &HOW);
+        assert_eq!([&p, &m, &v].map(at), before);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use crate::Precision;
-use crate::adamw::owned;
+use crate::adamw::{flex, is_plain, owned};
 use crate::cpu::gemm::{How, View, matmul};
 use crate::cpu::simd::simd;
 use crate::global_norm::{global_norm, squares};
@@ -140,12 +140,11 @@ pub fn muon(
     how: &MuonStep,
 ) -> (Tensor<1>, Tensor<1>) {
     let [m, n] = shape;
-    let parts = [&param, &grad, &mean].map(|x| x.clone().try_into_primitive::<Flex>().ok());
-    let [Some(_), Some(g), Some(_)] = parts else { return muon_plain(shape, param, grad, mean, how) };
-    drop(grad);
-    let own = |x: Tensor<1>| owned(x.try_into_primitive::<Flex>().expect("checked above"));
-    let (mut p, mut mean) = (own(param), own(mean));
-    let g = contiguous(g);
+    if [&param, &grad, &mean].into_iter().any(|x| !is_plain(x)) {
+        return muon_plain(shape, param, grad, mean, how);
+    }
+    let (mut p, mut mean) = (owned(flex(param)), owned(flex(mean)));
+    let g = contiguous(flex(grad));
     let mut ahead = vec![0.0; m * n];
     let (momentum, grad_scale) = (how.momentum as f32, how.grad_scale as f32);
     mean.storage_mut::<f32>()
@@ -234,6 +233,15 @@ mod tests {
         let zero = || random([12], 1) * 0.0;
         let (p, _) = muon([3, 4], random([12], 2), zero(), zero(), &MuonStep { weight_decay: 0.0, ..HOW });
         assert_eq!(values(p), values(random([12], 2)));
+    }
+
+    #[test]
+    fn tensors_that_nobody_shares_are_changed_in_place() {
+        let at = |x: &Tensor<1>| numbers(&x.clone().try_into_primitive::<Flex>().expect("on the CPU")).as_ptr();
+        let (p, mean) = (random([12], 1), random([12], 2));
+        let before = [&p, &mean].map(at);
+        let (p, mean) = muon([3, 4], p, random([12], 3), mean, &HOW);
+        assert_eq!([&p, &mean].map(at), before);
     }
 
     #[test]

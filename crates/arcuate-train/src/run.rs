@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use arcuate_data::{Batch, Row, Sampler, collate};
 use arcuate_model::{Dropout, Input, Network, Replace, Visit};
 use arcuate_objective::Objective;
-use arcuate_ops::adamw::sum_of_squares;
 use burn::module::Param;
 use burn::tensor::{Device, Tensor};
 
@@ -193,7 +192,7 @@ pub fn forward_backward(
 
 /// Norm over all gradients, divided by the count.
 pub fn global_norm(grads: &Gradients, count: f64) -> f64 {
-    grads.values().map(|g| sum_of_squares(g.clone())).sum::<f64>().sqrt() / count
+    arcuate_ops::global_norm::global_norm(grads.values().cloned()) / count
 }
 
 struct Trainer<'a> {

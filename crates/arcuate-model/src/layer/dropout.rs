@@ -1,9 +1,9 @@
-//! Dropout with masks from named random streams.
+//! Dropout with masks from named random numbers.
 
-use arcuate_ops::rng::Stream;
-use burn::tensor::{Tensor, TensorData};
+use arcuate_ops::dropout as ops;
+use burn::tensor::Tensor;
 
-/// The named stream that masks of one forward pass come from; every layer takes its own item.
+/// The name of the masks of one forward pass; every layer has a site of its own.
 #[derive(Debug, Clone)]
 pub struct Dropout {
     /// Seed of the run.
@@ -12,28 +12,12 @@ pub struct Dropout {
     pub step: u64,
 }
 
-/// Zeroes elements with the given probability and scales the rest up; nothing happens without a stream.
-pub(crate) fn dropout<const D: usize>(
-    x: Tensor<D>,
-    probability: f64,
-    site: u64,
-    stream: Option<&Dropout>,
-) -> Tensor<D> {
-    let Some(name) = stream.filter(|_| probability > 0.0) else { return x };
-    let mut stream = Stream::new(name.seed, "dropout", name.step, site);
-    let keep = 1.0 / (1.0 - probability) as f32;
-    let threshold = (probability * f64::from(u32::MAX)) as u32;
-    let shape = x.dims();
-    let len: usize = shape.iter().product();
-    let mut mask = Vec::with_capacity(len + 1);
-    while mask.len() < len {
-        let bits = stream.next_u64();
-        mask.push(if (bits as u32) < threshold { 0.0 } else { keep });
-        mask.push(if ((bits >> 32) as u32) < threshold { 0.0 } else { keep });
+/// Zeroes elements with the given probability and scales the rest up; nothing happens without a name.
+pub(crate) fn dropout<const D: usize>(x: Tensor<D>, probability: f64, site: u64, name: Option<&Dropout>) -> Tensor<D> {
+    match name {
+        Some(Dropout { seed, step }) => ops::dropout(x, &ops::Dropout { seed: *seed, step: *step, site, probability }),
+        None => x,
     }
-    mask.truncate(len);
-    let mask = Tensor::from_data(TensorData::new(mask, shape), &x.device());
-    x * mask
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 //! # Reference
 //! Jordan et al. 2024, Muon: an optimizer for hidden layers in neural networks
 
-use arcuate_ops::linear::{Layout, linear};
+use arcuate_ops::newton_schulz::{MuonStep, muon};
 use burn::tensor::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -73,20 +73,6 @@ pub(crate) fn is_hidden_matrix(name: &str, shape: &[usize]) -> bool {
     shape.len() == 2 && !outer.iter().any(|part| name.contains(part))
 }
 
-/// `x` made nearly orthogonal by five Newton-Schulz steps. `[M, N]`
-fn orthogonal(x: Tensor<2>) -> Tensor<2> {
-    let [m, n] = x.dims();
-    let mut x = if m > n { x.transpose() } else { x };
-    let norm = arcuate_ops::adamw::sum_of_squares(x.clone()).sqrt();
-    x = x / (norm + 1e-7);
-    for _ in 0..5 {
-        let a = linear(x.clone(), x.clone(), None, Layout::OutIn);
-        let b = a.clone() * -4.775 + linear(a.clone(), a, None, Layout::InOut) * 2.0315;
-        x = x.clone() * 3.4445 + linear(b, x, None, Layout::InOut);
-    }
-    if m > n { x.transpose() } else { x }
-}
-
 pub(crate) fn update(
     config: &Config,
     update: &Update,
@@ -105,16 +91,15 @@ pub(crate) fn update(
         };
         return adamw::update(&config, update, weight, grad, moments);
     }
-    let (m, n) = (update.shape[0], update.shape[1]);
-    let rate = config.peak_learning_rate * update.rate_factor;
+    let how = MuonStep {
+        learning_rate: config.peak_learning_rate * update.rate_factor,
+        momentum: config.momentum,
+        weight_decay: config.weight_decay,
+        grad_scale: update.grad_scale,
+    };
     let [mean] = start(moments, &weight);
-    let grad = grad * update.grad_scale;
-    let mean = mean * config.momentum + grad.clone() * (1.0 - config.momentum);
-    let ahead = mean.clone() * config.momentum + grad * (1.0 - config.momentum);
-    // The factor makes the size of a step independent of the shape (Jordan et al. 2024).
-    let scale = (m as f64 / n as f64).max(1.0).sqrt();
-    let step = orthogonal(ahead.reshape([m, n])).reshape([m * n]);
-    (weight * (1.0 - rate * config.weight_decay) - step * (rate * scale), vec![mean])
+    let (weight, mean) = muon([update.shape[0], update.shape[1]], weight, grad, mean, &how);
+    (weight, vec![mean])
 }
 
 fn momentum() -> f64 {
@@ -136,19 +121,6 @@ fn epsilon() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arcuate_ops::gradcheck::{random, values};
-
-    #[test]
-    fn singular_values_come_near_one() {
-        for shape in [[8, 8], [4, 12], [12, 4]] {
-            let x = orthogonal(random(shape, 1));
-            let small = if shape[0] > shape[1] { x.transpose() } else { x };
-            let product = values(linear(small.clone(), small, None, Layout::OutIn));
-            let k = shape[0].min(shape[1]);
-            let trace: f32 = (0..k).map(|i| product[i * k + i]).sum::<f32>() / k as f32;
-            assert!((0.5..1.5).contains(&trace), "mean squared singular value {trace}");
-        }
-    }
 
     #[test]
     fn tables_and_heads_are_left_to_adamw() {
