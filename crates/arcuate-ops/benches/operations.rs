@@ -8,15 +8,20 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use arcuate_ops::activation::{Gelu, gelu, swiglu};
-use arcuate_ops::adamw::{AdamwStep, adamw, sum_of_squares};
+use arcuate_ops::adamw::{AdamwStep, adamw};
 use arcuate_ops::attention::{Attention, attention};
+use arcuate_ops::conv1d::{Conv1d, conv1d};
 use arcuate_ops::cross_entropy::{CrossEntropy, cross_entropy};
+use arcuate_ops::ctc::{Ctc, ctc};
 use arcuate_ops::embedding::embedding;
+use arcuate_ops::global_norm::global_norm;
 use arcuate_ops::gradcheck::random;
+use arcuate_ops::group_norm::group_norm_gelu;
 use arcuate_ops::linear::{Layout, linear};
 use arcuate_ops::norm::{layer_norm, rms_norm};
 use arcuate_ops::rate::{Pass, product};
 use arcuate_ops::rope::{Rotation, rope};
+use arcuate_ops::weight_norm::{Keep, weight_norm};
 use arcuate_ops::{Precision, device};
 use burn::tensor::Tensor;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -109,6 +114,35 @@ fn tables(c: &mut Criterion) {
     both_ways(c, "cross_entropy", || cross_entropy(logits.clone(), &how));
 }
 
+fn speech(c: &mut Criterion) {
+    let conv = |stride, padding, groups| Conv1d { stride, padding, groups };
+    for (numbers, precision) in PRECISIONS {
+        let (x, w) = (leaf([2, 4000, 512], 1), leaf([512, 512, 3], 2));
+        both_ways(c, &format!("conv1d strided {numbers}"), || {
+            precision.scope(|| conv1d(x.clone(), w.clone(), None, conv(2, [0, 0], 1)))
+        });
+        let (x, w) = (leaf([2, 249, 768], 1), leaf([768, 48, 128], 2));
+        both_ways(c, &format!("conv1d grouped {numbers}"), || {
+            precision.scope(|| conv1d(x.clone(), w.clone(), None, conv(1, [64, 63], 16)))
+        });
+    }
+    let (x, w, b) = (leaf([2, 16_000, 512], 1), leaf([512], 2), leaf([512], 3));
+    both_ways(c, "group_norm_gelu", || group_norm_gelu(x.clone(), w.clone(), b.clone(), 512, 1e-5));
+    let (v, g) = (leaf([768, 48, 128], 1), leaf([128], 2));
+    both_ways(c, "weight_norm", || weight_norm(v.clone(), g.clone(), Keep::Last));
+    for vocab in [32, 500] {
+        let logits = leaf([16, 500, vocab], 1);
+        let how = Ctc {
+            targets: (0..16).map(|_| (0..100).map(|i| 1 + i * 7 % (vocab as i32 - 1)).collect()).collect(),
+            input_lengths: vec![500; 16].into(),
+            blank: 0,
+            zero_infinity: false,
+            weights: None,
+        };
+        both_ways(c, &format!("ctc {vocab}"), || ctc(logits.clone(), &how));
+    }
+}
+
 fn updates(c: &mut Criterion) {
     let how = AdamwStep {
         learning_rate: 1e-3,
@@ -125,8 +159,8 @@ fn updates(c: &mut Criterion) {
         let fresh = || (random([V * C], 1), [random([V * C], 3), random([V * C], 4) * 0.0]);
         bencher.iter_batched(fresh, |(p, m)| adamw(p, grad.clone(), m, &how), BatchSize::LargeInput);
     });
-    c.bench_function("sum_of_squares", |bencher| bencher.iter(|| sum_of_squares(black_box(grad.clone()))));
+    c.bench_function("global_norm", |bencher| bencher.iter(|| global_norm([black_box(grad.clone())])));
 }
 
-criterion_group!(operations, products, linears, pointwise, attentions, tables, updates);
+criterion_group!(operations, products, linears, pointwise, attentions, tables, speech, updates);
 criterion_main!(operations);

@@ -1,4 +1,4 @@
-//! `arcuate bench`: what this machine reaches: products, training steps, decoding.
+//! `arcuate bench`: what this machine reaches: products, training steps, operations of speech models, decoding.
 //!
 //! Every row is measured in a process of its own, so that the peak of memory is that of the row.
 
@@ -14,6 +14,7 @@ use super::runs::output;
 use crate::exit::{self, usage};
 use crate::{terminal, threads};
 
+mod audio;
 mod decode;
 mod measure;
 mod products;
@@ -84,6 +85,24 @@ const ROWS: &[Row] = &[
         run: training::bert,
     },
     Row {
+        name: "frontend",
+        about: "the feature encoder of wav2vec 2.0: seven convolutions, group norm, GELU; forward and backward",
+        sizes: &[("batch", 2), ("samples", 80_000), ("channels", 512)],
+        run: audio::frontend,
+    },
+    Row {
+        name: "positional_conv",
+        about: "the positional convolution of wav2vec 2.0 with weight norm; forward and backward",
+        sizes: &[("batch", 2), ("frames", 249), ("channels", 768), ("kernel", 128), ("groups", 16)],
+        run: audio::positional_conv,
+    },
+    Row {
+        name: "ctc",
+        about: "the CTC loss of logits; forward and backward",
+        sizes: &[("batch", 16), ("frames", 500), ("vocab", 32), ("labels", 100)],
+        run: audio::ctc_loss,
+    },
+    Row {
         name: "decode",
         about: "greedy continuation by a Llama with a key-value cache",
         sizes: &[
@@ -102,7 +121,7 @@ const ROWS: &[Row] = &[
     },
 ];
 
-/// Measure this machine: product rate, training steps, decoding.
+/// Measure this machine: product rate, training steps, operations of speech models, decoding.
 #[derive(clap::Args)]
 #[command(after_help = after_help())]
 pub(crate) struct Args {
@@ -148,7 +167,7 @@ fn after_help() -> String {
     );
     for row in ROWS {
         let sizes: Vec<String> = row.sizes.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        text.push_str(&format!("  {:<10}{}\n            {}\n", row.name, row.about, sizes.join(" ")));
+        text.push_str(&format!("  {:<17}{}\n                   {}\n", row.name, row.about, sizes.join(" ")));
     }
     text + "\n`tied=1` shares the embedding with the output projection. docs/guide/speed.md says what the numbers mean."
 }

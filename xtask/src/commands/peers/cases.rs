@@ -49,6 +49,12 @@ pub(super) const CASES: &[Case] = &[
     case("llama-t1024-bf16", "llama", LONG, "bf16", "compile", 1.3),
     case("bert-f32", "bert", &[], "f32", "eager", 1.5),
     case("bert-bf16", "bert", &[], "bf16", "eager", 1.5),
+    case("frontend-f32", "frontend", &[], "f32", "eager", 1.5),
+    case("frontend-bf16", "frontend", &[], "bf16", "eager", 1.6),
+    case("positional_conv-f32", "positional_conv", &[], "f32", "eager", 1.0),
+    case("positional_conv-bf16", "positional_conv", &[], "bf16", "eager", 1.0),
+    case("ctc-v32", "ctc", &[], "f32", "eager", 3.0),
+    case("ctc-v500", "ctc", &["vocab=500"], "f32", "eager", 3.0),
     case("decode-b1", "decode", &[], "f32", "eager", 2.0),
     case("decode-b16", "decode", &["batch=16"], "f32", "eager", 2.0),
 ];
