@@ -38,6 +38,9 @@ pub struct Config {
     /// Longest sequence in tokens: the number of learned positions.
     #[schemars(range(min = 1))]
     pub max_seq_len: usize,
+    /// Share the input embedding with the output projection. Left out: shared, as in GPT-2.
+    #[serde(default = "default_tie_word_embeddings")]
+    pub tie_word_embeddings: bool,
     /// Probability of dropping an activation in training (embedding, attention output, feed-forward output).
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 0.99))]
@@ -54,6 +57,9 @@ pub struct Config {
     pub initializer_range: f64,
 }
 
+fn default_tie_word_embeddings() -> bool {
+    true
+}
 fn default_layer_norm_eps() -> f64 {
     1e-5
 }
@@ -145,6 +151,7 @@ struct Body {
 #[derive(Module, Debug)]
 pub struct Gpt2 {
     transformer: Body,
+    lm_head: Option<Linear>,
     #[module(skip)]
     architecture: Architecture,
 }
@@ -180,6 +187,7 @@ impl Gpt2 {
                 h: (0..c.num_layers).map(layer).collect(),
                 ln_f: norm(),
             },
+            lm_head: (!c.tie_word_embeddings).then(|| Linear::new(width, architecture.vocab_size, false, device)),
             architecture,
         }
     }
@@ -217,6 +225,9 @@ impl Gpt2 {
 
     /// The output over the vocabulary for hidden states `[N, C]`.
     pub(crate) fn head(&self, hidden: Tensor<2>) -> Output {
-        self.transformer.wte.output(hidden, None)
+        match &self.lm_head {
+            Some(head) => head.output(hidden),
+            None => self.transformer.wte.output(hidden, None),
+        }
     }
 }

@@ -93,6 +93,7 @@ impl Input {
             may_attend: may_attend.into(),
             token_types: vec![0; len].into(),
             dropout: None,
+            recompute: false,
         }
     }
 

@@ -148,7 +148,8 @@ impl Architecture {
                 let c = &a.config;
                 let inner = f(c.intermediate_size.unwrap_or(c.hidden_size.saturating_mul(4)));
                 let layer = 4.0 * f(c.hidden_size) * f(c.hidden_size) + 2.0 * f(c.hidden_size) * inner;
-                tables(c.hidden_size, 1.0) + f(c.max_seq_len) * f(c.hidden_size) + f(c.num_layers) * layer
+                let tables = tables(c.hidden_size, if c.tie_word_embeddings { 1.0 } else { 2.0 });
+                tables + f(c.max_seq_len) * f(c.hidden_size) + f(c.num_layers) * layer
             }
             Self::Bert(a) => {
                 let c = &a.config;

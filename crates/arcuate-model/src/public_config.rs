@@ -195,7 +195,6 @@ fn read_qwen2(r: &Reader) -> Result<llama::Architecture> {
 }
 
 fn read_gpt2(r: &Reader) -> Result<gpt2::Architecture> {
-    r.must_be("tie_word_embeddings", &json!(true))?;
     r.must_be("scale_attn_by_inverse_layer_idx", &json!(false))?;
     r.must_be("scale_attn_weights", &json!(true))?;
     r.must_be("add_cross_attention", &json!(false))?;
@@ -206,6 +205,7 @@ fn read_gpt2(r: &Reader) -> Result<gpt2::Architecture> {
             num_heads: r.size("n_head")?,
             intermediate_size: r.is_set("n_inner").then(|| r.size("n_inner")).transpose()?,
             max_seq_len: r.size("n_positions")?,
+            tie_word_embeddings: r.flag_or("tie_word_embeddings", true)?,
             dropout: r.number_or("resid_pdrop", 0.1)?,
             attention_dropout: r.number_or("attn_pdrop", 0.1)?,
             layer_norm_eps: r.number_or("layer_norm_epsilon", 1e-5)?,
@@ -319,8 +319,8 @@ fn write_gpt2(a: &gpt2::Architecture) -> Value {
         "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": activation(a.gelu),
         "n_embd": c.hidden_size, "n_layer": c.num_layers, "n_head": c.num_heads, "n_inner": c.intermediate_size,
         "n_positions": c.max_seq_len, "n_ctx": c.max_seq_len, "resid_pdrop": c.dropout, "embd_pdrop": c.dropout,
-        "attn_pdrop": c.attention_dropout,
-        "layer_norm_epsilon": c.layer_norm_eps, "initializer_range": c.initializer_range, "tie_word_embeddings": true,
+        "attn_pdrop": c.attention_dropout, "layer_norm_epsilon": c.layer_norm_eps,
+        "initializer_range": c.initializer_range, "tie_word_embeddings": c.tie_word_embeddings,
     })
 }
 

@@ -25,6 +25,7 @@ pub mod norm;
 pub mod place;
 pub mod pool;
 mod precision;
+pub mod rate;
 pub mod recompute;
 pub mod rng;
 pub mod rope;

@@ -88,7 +88,7 @@ fn look() -> Findings {
     Findings {
         version: env!("CARGO_PKG_VERSION"),
         target: format!("{} {}", std::env::consts::ARCH, std::env::consts::OS),
-        cpu: cpu_name(&cpuinfo),
+        cpu: cpu(),
         cpu_features: cpu_features(&cpuinfo),
         kernels: arcuate_ops::device::describe(),
         threads: threads_used(threads),
@@ -106,6 +106,11 @@ fn look() -> Findings {
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
+}
+
+/// What the processor calls itself.
+pub(crate) fn cpu() -> String {
+    cpu_name(&read("/proc/cpuinfo"))
 }
 
 /// The value of the first line of `/proc/cpuinfo` that begins so.
