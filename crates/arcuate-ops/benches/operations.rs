@@ -11,13 +11,13 @@ use arcuate_ops::activation::{Gelu, gelu, swiglu};
 use arcuate_ops::adamw::{AdamwStep, adamw};
 use arcuate_ops::attention::{Attention, attention};
 use arcuate_ops::conv1d::{Conv1d, conv1d};
-use arcuate_ops::cross_entropy::{CrossEntropy, cross_entropy};
 use arcuate_ops::ctc::{Ctc, ctc};
 use arcuate_ops::embedding::embedding;
 use arcuate_ops::global_norm::global_norm;
 use arcuate_ops::gradcheck::random;
 use arcuate_ops::group_norm::group_norm_gelu;
 use arcuate_ops::linear::{Layout, linear};
+use arcuate_ops::linear_cross_entropy::{CrossEntropy, Targets, linear_cross_entropy};
 use arcuate_ops::norm::{layer_norm, rms_norm};
 use arcuate_ops::rate::{Pass, product};
 use arcuate_ops::rope::{Rotation, rope};
@@ -79,7 +79,7 @@ fn pointwise(c: &mut Criterion) {
     both_ways(c, "gelu erf", || gelu(x.clone(), Gelu::Erf));
     both_ways(c, "gelu tanh", || gelu(x.clone(), Gelu::Tanh));
     both_ways(c, "swiglu", || swiglu(x.clone(), y.clone()));
-    let positions: Vec<i32> = (0..B * T).map(|i| (i % T) as i32).collect();
+    let positions: Arc<[i32]> = (0..B * T).map(|i| (i % T) as i32).collect();
     let frequencies: Vec<f64> = (0..C / HEADS / 2).map(|i| 1e4f64.powf(-2.0 * i as f64 / (C / HEADS) as f64)).collect();
     let (x, rotation) = (leaf([B, T, C], 1), Rotation::new(&positions, &frequencies));
     both_ways(c, "rope", || rope(x.clone(), &rotation));
@@ -97,6 +97,7 @@ fn attentions(c: &mut Criterion) {
                 num_kv_heads: kv_heads,
                 scale: 0.125,
                 may_attend: (0..rows * tokens).map(|i| [0, (i % tokens + 1) as u32]).collect(),
+                dropout: None,
             };
             both_ways(c, &format!("attention {what} {numbers}"), || {
                 precision.scope(|| attention(q.clone(), k.clone(), v.clone(), &how))
@@ -109,9 +110,19 @@ fn tables(c: &mut Criterion) {
     let ids: Arc<[i32]> = (0..B * T).map(|i| (i * 37 % V) as i32).collect();
     let table = leaf([V, C], 1);
     both_ways(c, "embedding", || embedding(table.clone(), &ids, None));
-    let logits = leaf([B * T, V], 1);
-    let how = CrossEntropy { targets: ids, weights: None, z_loss: 0.0, label_smoothing: 0.0 };
-    both_ways(c, "cross_entropy", || cross_entropy(logits.clone(), &how));
+    let hidden = leaf([B * T, C], 2);
+    let how = CrossEntropy {
+        targets: Targets::Classes(ids),
+        weights: None,
+        z_loss: 0.0,
+        label_smoothing: 0.0,
+        temperature: 1.0,
+    };
+    for (numbers, precision) in PRECISIONS {
+        both_ways(c, &format!("linear_cross_entropy {numbers}"), || {
+            precision.scope(|| linear_cross_entropy(hidden.clone(), table.clone(), None, &how))
+        });
+    }
 }
 
 fn speech(c: &mut Criterion) {

@@ -1,11 +1,9 @@
 //! The instruction set of the computation.
 
 use anyhow::Result;
-use arcuate_ops::{Level, force_level};
+use arcuate_ops::{LEVEL_VARIABLE as VARIABLE, Level, force_level};
 
 use crate::exit::usage;
-
-const VARIABLE: &str = "ARCUATE_CPU";
 
 /// Uses at most the instruction set that the environment names, for comparisons between machines and to find faults.
 pub(crate) fn choose() -> Result<()> {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::runs::output;
 use crate::exit::{self, usage};
-use crate::{terminal, threads};
+use crate::{memory, terminal, threads};
 
 mod audio;
 mod decode;
@@ -226,7 +226,7 @@ fn one(row: &Row, args: &Args, changes: &BTreeMap<String, usize>) -> anyhow::Res
         PrecisionArg::Bf16 => Precision::Bf16,
     };
     terminal::say("bench", &format!("{}, {}: {sizes}", row.name, args.precision.name()));
-    let start_bytes = terminal::peak_memory();
+    let start_bytes = memory::peak();
     let mut report = (row.run)(&sizes, &How { steps: args.steps, precision })?;
     report.row = row.name;
     report.start_bytes = start_bytes;

@@ -14,12 +14,13 @@ pub(super) fn run(sizes: &Sizes, how: &How) -> anyhow::Result<Report> {
     refuse_giants(architecture.estimate() + cached)?;
     let network = Network::init(architecture, 1, &arcuate_ops::device::cpu());
     let mut stream = Stream::new(1, "bench", 0, 0);
-    let prompts: Vec<i32> = (0..batch * prompt).map(|_| stream.below(vocab as u64) as i32).collect();
+    let prompts: Vec<u32> = (0..batch * prompt).map(|_| stream.below(vocab as u64) as u32).collect();
     let mut report = time(how, "tokens", (batch * new_tokens) as f64, || {
-        let mut cache = KvCache::new();
+        let mut cache = KvCache::new(batch);
         let mut fed = prompts.clone();
         for _ in 0..new_tokens {
-            let logits = values(network.step(batch, &fed, &mut cache)?);
+            let rows: Vec<&[u32]> = fed.chunks(fed.len() / batch).collect();
+            let logits = values(network.step(&rows, &mut cache)?);
             fed = logits.chunks(vocab).map(greedy).collect();
         }
         Ok(())
@@ -29,8 +30,8 @@ pub(super) fn run(sizes: &Sizes, how: &How) -> anyhow::Result<Report> {
 }
 
 /// The most probable token.
-fn greedy(logits: &[f32]) -> i32 {
-    (1..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best }) as i32
+fn greedy(logits: &[f32]) -> u32 {
+    (1..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best }) as u32
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use arcuate_ops::rate::{Pass, product};
 use serde::{Serialize, Serializer};
 
 use crate::exit::usage;
-use crate::terminal;
+use crate::memory;
 
 /// Steps before the clock counts: buffers, page tables and frequencies settle.
 const WARM_UP: usize = 2;
@@ -118,7 +118,7 @@ pub(super) fn report(how: &How, unit: &'static str, amount: f64, seconds: &mut [
         min_ms: seconds.first().copied().unwrap_or(0.0) * 1e3,
         unit,
         per_second: amount / median,
-        peak_bytes: terminal::peak_memory(),
+        peak_bytes: memory::peak(),
         ..Report::default()
     }
 }
@@ -158,7 +158,7 @@ pub(super) fn median(values: &mut [f64]) -> f64 {
 /// Refuses sizes for which a step would not fit into memory by far: numbers that are held at once.
 pub(super) fn refuse_giants(numbers: f64) -> anyhow::Result<()> {
     let bytes = 4.0 * numbers;
-    match terminal::available_memory() {
+    match memory::available() {
         Some(available) if bytes > available as f64 => Err(usage(format!(
             "these sizes need about {:.0} GB, more than the {:.0} GB that are free; make them smaller",
             bytes / 1e9,

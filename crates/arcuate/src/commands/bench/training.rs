@@ -4,7 +4,7 @@ use arcuate_data::{Batch, IGNORED_TARGET};
 use arcuate_model::{Architecture, Head, ModelConfig, Network, Wanted, gpt2};
 use arcuate_objective::{Objective, ObjectiveConfig, Vocabulary};
 use arcuate_ops::rng::Stream;
-use arcuate_train::{Gradients, Optimizer, OptimizerConfig, forward_backward, global_norm};
+use arcuate_train::{Compute, Gradients, Optimizer, OptimizerConfig, forward_backward, global_norm};
 use serde_json::json;
 
 use super::measure::{How, Report, Sizes, refuse_giants, time};
@@ -125,11 +125,12 @@ fn train(
     let parameters = network.as_ref().map(Network::num_parameters);
     let config = json!({"adamw": {"peak_learning_rate": 3e-4, "weight_decay": 0.1}});
     let mut optimizer = Optimizer::new(serde_json::from_value::<OptimizerConfig>(config)?);
+    let compute = Compute { precision: how.precision, activation_checkpointing: false };
     let mut losses = Vec::new();
     let mut report = time(how, "tokens", batch.num_tokens() as f64, || {
         let old = network.take().expect("a network between steps");
         let mut grads = Gradients::new();
-        let (sum, count) = forward_backward(&old, objective, &batch, None, &mut grads)?;
+        let (sum, count) = forward_backward(&old, objective, &batch, compute, None, &mut grads)?;
         let norm = global_norm(&grads, count);
         network = Some(optimizer.update(old, grads, count, norm, 1.0));
         losses.push(sum / count);
