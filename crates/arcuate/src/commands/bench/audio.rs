@@ -93,7 +93,7 @@ pub(super) fn positional_conv(sizes: &Sizes, how: &How) -> anyhow::Result<Report
     })?;
     report.losses = losses.first().zip(losses.last()).map(|(first, last)| [*first, *last]);
     let flops = 6.0 * volume(&[batch, frames, channels, group, kernel]);
-    Ok(report.with_flops(flops, &[[batch * frames, kernel * group, group]]))
+    Ok(report.with_flops(flops, &[[batch * frames, channels, channels]]))
 }
 
 pub(super) fn ctc_loss(sizes: &Sizes, how: &How) -> anyhow::Result<Report> {
