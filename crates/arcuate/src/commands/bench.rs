@@ -255,8 +255,13 @@ fn elsewhere(row: &Row, args: &Args, changes: &BTreeMap<String, usize>) -> anyho
 }
 
 fn table(reports: &[Value]) -> String {
-    let amount = |value: &Value, unit: &str| {
-        value.as_f64().map_or_else(String::new, |x| format!("{} {unit}", terminal::amount(x)).replace(" G ", " G"))
+    let rate = |report: &Value| {
+        let (rate, unit) = (report["per_second"].as_f64().unwrap_or(0.0), report["unit"].as_str().unwrap_or_default());
+        if rate < 100.0 {
+            format!("{rate:.1} {unit}/s")
+        } else {
+            format!("{} {unit}/s", terminal::amount(rate)).replace(" G FLOP", " GFLOP")
+        }
     };
     let rows: Vec<Vec<String>> = reports
         .iter()
@@ -266,7 +271,7 @@ fn table(reports: &[Value]) -> String {
                 r["precision"].as_str().unwrap_or_default().to_owned(),
                 format!("{:.1}", r["median_ms"].as_f64().unwrap_or(0.0)),
                 format!("{:.1}", r["min_ms"].as_f64().unwrap_or(0.0)),
-                format!("{}/s", amount(&r["per_second"], r["unit"].as_str().unwrap_or_default())),
+                rate(r),
                 giga(&r["flops_per_second"]),
                 r["share_of_product"].as_f64().map_or_else(String::new, |x| format!("{:.0}%", 100.0 * x)),
                 format_bytes(r["peak_bytes"].as_u64().unwrap_or(0)),

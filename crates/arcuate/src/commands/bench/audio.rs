@@ -11,7 +11,7 @@ use arcuate_ops::rng::Stream;
 use arcuate_ops::weight_norm::{Keep, weight_norm};
 use burn::tensor::Tensor;
 
-use super::measure::{How, Report, Sizes, refuse_giants, time};
+use super::measure::{How, Report, Sizes, refuse_giants, time, volume};
 use crate::exit::usage;
 
 /// Kernel and stride of every layer of the encoder.
@@ -35,20 +35,23 @@ fn learn(output: Tensor<3>, losses: &mut Vec<f64>) {
 pub(super) fn frontend(sizes: &Sizes, how: &How) -> anyhow::Result<Report> {
     let [batch, samples, channels] = ["batch", "samples", "channels"].map(|key| sizes.get(key));
     let (mut length, mut inputs, mut flops) = (samples, 1, 0.0);
-    let (mut weights, mut lengths) = (Vec::new(), Vec::new());
+    let (mut shapes, mut lengths) = (Vec::new(), Vec::new());
     for (layer, (kernel, stride)) in ENCODER.into_iter().enumerate() {
         length = Conv1d { stride, padding: [0, 0], groups: 1 }.out_length(length, kernel);
         if length == 0 {
             return Err(usage(format!("{samples} samples are too few for seven convolutions; use 400 or more")));
         }
-        let taps = (kernel * inputs) as f64;
         // Nobody asks for the gradient of the samples.
-        flops += if layer == 0 { 4.0 } else { 6.0 } * (batch * length * channels) as f64 * taps;
-        weights.push(leaf([channels, inputs, kernel], layer as u64, taps.sqrt().recip()));
+        let operations = if layer == 0 { 4.0 } else { 6.0 };
+        flops += operations * volume(&[batch, length, channels, kernel, inputs]);
+        shapes.push([channels, inputs, kernel]);
         lengths.push(length);
         inputs = channels;
     }
-    refuse_giants(3.0 * lengths.iter().map(|length| (batch * length) as f64).sum::<f64>() * channels as f64)?;
+    let outputs: f64 = lengths.iter().map(|length| volume(&[batch, *length, channels])).sum();
+    refuse_giants(3.0 * outputs + 20.0 * volume(&[channels, channels]))?;
+    let weight = |shape: &[usize; 3]| leaf(*shape, shape[2] as u64, volume(&shape[1..]).sqrt().recip());
+    let weights: Vec<Tensor<3>> = shapes.iter().map(weight).collect();
     let (scale, shift) = (leaf([channels], 8, 1.0), leaf([channels], 9, 1.0));
     let audio = Tensor::from_data(random([batch, samples, 1], 10).into_data(), &arcuate_ops::device::cpu().autodiff());
     let mut losses = Vec::new();
@@ -76,7 +79,7 @@ pub(super) fn positional_conv(sizes: &Sizes, how: &How) -> anyhow::Result<Report
         return Err(usage(format!("{groups} groups do not divide {channels} channels")));
     }
     let group = channels / groups;
-    refuse_giants(8.0 * (batch * frames * channels) as f64 + 8.0 * (channels * group * kernel) as f64)?;
+    refuse_giants(8.0 * volume(&[batch, frames, channels]) + 8.0 * volume(&[channels, group, kernel]))?;
     let x = leaf([batch, frames, channels], 1, 1.0);
     let (direction, bias) = (leaf([channels, group, kernel], 2, 0.02), leaf([channels], 3, 0.1));
     let lengths = leaf([kernel], 4, 1.0);
@@ -89,8 +92,8 @@ pub(super) fn positional_conv(sizes: &Sizes, how: &How) -> anyhow::Result<Report
         Ok(())
     })?;
     report.losses = losses.first().zip(losses.last()).map(|(first, last)| [*first, *last]);
-    let flops = 6.0 * (batch * frames * channels) as f64 * (group * kernel) as f64;
-    Ok(report.with_flops(flops, &[[batch * frames, kernel * group, group]]))
+    let flops = 6.0 * volume(&[batch, frames, channels, group, kernel]);
+    Ok(report.with_flops(flops, &[[batch * frames, channels, channels]]))
 }
 
 pub(super) fn ctc_loss(sizes: &Sizes, how: &How) -> anyhow::Result<Report> {

@@ -131,7 +131,7 @@ impl Report {
         let (mut operations, mut seconds) = (0.0, 0.0);
         for layer in layers {
             for pass in Pass::ALL {
-                operations += 2.0 * layer.iter().map(|n| *n as f64).product::<f64>();
+                operations += 2.0 * volume(layer);
                 seconds += median(&mut product(pass, *layer, self.precision, 5));
             }
         }
@@ -153,6 +153,11 @@ pub(super) fn median(values: &mut [f64]) -> f64 {
         n if n % 2 == 1 => values[middle],
         _ => 0.5 * (values[middle - 1] + values[middle]),
     }
+}
+
+/// The product of sizes, which may be larger than any memory.
+pub(super) fn volume(sizes: &[usize]) -> f64 {
+    sizes.iter().map(|n| *n as f64).product()
 }
 
 /// Refuses sizes for which a step would not fit into memory by far: numbers that are held at once.

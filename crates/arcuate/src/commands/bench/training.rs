@@ -33,7 +33,7 @@ pub(super) fn llama(sizes: &Sizes, how: &How) -> anyhow::Result<Report> {
     train(
         llama_architecture(sizes, sizes.get("seq_len"))?,
         next_token()?.as_ref(),
-        random(sizes, 0, |_| 1.0),
+        random(sizes, 0, |_| 1.0)?,
         sizes,
         how,
     )
@@ -49,7 +49,7 @@ pub(super) fn gpt(sizes: &Sizes, how: &How) -> anyhow::Result<Report> {
     if let Architecture::Gpt2(a) = &mut architecture {
         a.gelu = gpt2::GeluForm::Erf;
     }
-    train(architecture, next_token()?.as_ref(), random(sizes, 0, |_| 1.0), sizes, how)
+    train(architecture, next_token()?.as_ref(), random(sizes, 0, |_| 1.0)?, sizes, how)
 }
 
 pub(super) fn bert(sizes: &Sizes, how: &How) -> anyhow::Result<Report> {
@@ -63,7 +63,7 @@ pub(super) fn bert(sizes: &Sizes, how: &How) -> anyhow::Result<Report> {
     let keys = json!({"masked_lm": {"mask_fraction": 0.15, "replace_with_mask": 0.8, "replace_with_random": 0.1}});
     let objective = serde_json::from_value::<ObjectiveConfig>(keys)?.build(&vocabulary)?;
     // Lengths fall evenly from whole rows to rows that are half padding.
-    let mut batch = random(sizes, SPECIAL.len(), |row| 1.0 - 0.5 * row);
+    let mut batch = random(sizes, SPECIAL.len(), |row| 1.0 - 0.5 * row)?;
     batch.targets.fill(IGNORED_TARGET);
     objective.prepare(&mut batch, 1, 0);
     train(architecture, objective.as_ref(), batch, sizes, how)
@@ -75,8 +75,9 @@ fn next_token() -> anyhow::Result<Box<dyn Objective>> {
 }
 
 /// Random tokens from `first` on; `share` says how much of a row, of those in [0, 1), is not padding.
-fn random(sizes: &Sizes, first: usize, share: impl Fn(f64) -> f64) -> Batch {
+fn random(sizes: &Sizes, first: usize, share: impl Fn(f64) -> f64) -> anyhow::Result<Batch> {
     let [num_rows, seq_len, vocab] = ["batch", "seq_len", "vocab"].map(|key| sizes.get(key));
+    refuse_giants(16.0 * num_rows as f64 * seq_len as f64)?;
     let first = first.min(vocab - 1);
     let mut stream = Stream::new(1, "bench", 0, 0);
     let mut token = || (first as u64 + stream.below((vocab - first) as u64)) as i32;
@@ -106,7 +107,7 @@ fn random(sizes: &Sizes, first: usize, share: impl Fn(f64) -> f64) -> Batch {
             batch.is_padding.push(is_padding);
         }
     }
-    batch
+    Ok(batch)
 }
 
 /// Times whole steps: forward, backward, norm of the gradients, AdamW.
@@ -212,7 +213,7 @@ mod tests {
         let sizes = sizes(TINY);
         let architecture = llama_architecture(&sizes, 8).expect("possible sizes");
         let objective = next_token().expect("no vocabulary is needed");
-        let batch = random(&sizes, 0, |_| 1.0);
+        let batch = random(&sizes, 0, |_| 1.0).expect("a small batch");
         let weights = 8 * (8 + 4 + 4 + 8) + 3 * 8 * 12 + 8 * 20;
         let keys = 2 * (1..=8).sum::<usize>();
         let wanted = (6 * weights * 16 + 12 * keys * 8) as f64;
@@ -221,7 +222,7 @@ mod tests {
 
     #[test]
     fn padding_is_not_counted() {
-        let batch = random(&sizes(TINY), 4, |row| 1.0 - 0.5 * row);
+        let batch = random(&sizes(TINY), 4, |row| 1.0 - 0.5 * row).expect("a small batch");
         assert_eq!(batch.num_tokens(), 8 + 6);
         assert_eq!((batch.input_ids[15], batch.may_attend[15], batch.may_attend[8]), (0, [7, 8], [0, 6]));
     }
