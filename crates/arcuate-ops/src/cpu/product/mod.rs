@@ -69,7 +69,7 @@ const TASK_ROWS: usize = 224;
 /// Tasks for each thread, so that a slow one does not hold up the others.
 const TASKS: usize = 4;
 /// Multiplications below which waking other threads takes longer than the product.
-const SMALL: usize = 1 << 18;
+const SMALL: usize = 1 << 20;
 
 impl Engine {
     fn new(precision: Precision, level: Level) -> Self {

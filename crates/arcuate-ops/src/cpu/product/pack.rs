@@ -5,6 +5,7 @@
 //! one in the low half: `[outer][k / 2]` and `[k / 2][outer]`; an odd last k has zero as its neighbour.
 
 use crate::cpu::gemm::View;
+#[cfg(target_arch = "x86_64")]
 use crate::cpu::simd::{Level, level};
 
 /// The k that one step of packing to bf16 takes.
