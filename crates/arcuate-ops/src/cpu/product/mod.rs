@@ -98,9 +98,9 @@ impl Engine {
         Self { format, rows, cols, whole: false, depth: 384, strip: tile::portable::strip }
     }
 
-    /// Words from one row of a left panel to the next: whole cache lines, and never a power of two of them.
+    /// Words from one row of a left panel to the next: an odd number of cache lines.
     fn left_row(&self, words: usize) -> usize {
-        (words.next_multiple_of(LINE / 4) / (LINE / 4) | 1) * (LINE / 4)
+        (words.div_ceil(LINE / 4) | 1) * (LINE / 4)
     }
 
     /// How left panels of `words` lie: words from one row to the next, and from one place along k to the next.
