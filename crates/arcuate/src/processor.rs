@@ -30,10 +30,10 @@ mod tests {
     #[test]
     fn names_what_the_processor_has() {
         let has = [Level::Portable, Level::Avx2];
-        assert_eq!(level("avx2", &has).unwrap(), Level::Avx2);
-        let lacks = level("amx", &has).unwrap_err().to_string();
+        assert_eq!(level("avx2", &has).expect("a level"), Level::Avx2);
+        let lacks = level("amx", &has).expect_err("an error").to_string();
         assert_eq!(lacks, "ARCUATE_CPU=amx: this processor lacks it; it has portable, avx2");
-        let unknown = level("sse", &has).unwrap_err().to_string();
+        let unknown = level("sse", &has).expect_err("an error").to_string();
         assert_eq!(unknown, "ARCUATE_CPU=sse is no instruction set; this processor has portable, avx2");
     }
 }

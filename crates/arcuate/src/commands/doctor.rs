@@ -41,7 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
   arcuate doctor
   arcuate doctor --json
 
-`RAYON_NUM_THREADS` sets the number of threads.")]
+`RAYON_NUM_THREADS` sets the number of threads; `ARCUATE_CPU` limits the instruction set to portable, avx2, avx512,
+avx512_bf16 or amx.")]
 pub(crate) struct Args {
     /// Print the result as JSON.
     #[arg(long)]

@@ -169,7 +169,7 @@ fn number_of_threads_changes_no_bit() {
                 each_level(|level| {
                     let alone = matmul_new([m, n, k], a, b, How::one(precision), |_, _, _| {});
                     for threads in [1, 2, 3] {
-                        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
                         let out = pool.install(|| matmul_new([m, n, k], a, b, How::all(precision), |_, _, _| {}));
                         let same = out.iter().zip(&alone).all(|(x, y)| x.to_bits() == y.to_bits());
                         assert!(same, "{level:?} {precision:?} [{m}, {n}, {k}] {threads} threads");
