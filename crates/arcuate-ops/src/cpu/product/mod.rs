@@ -211,7 +211,7 @@ where
         unsafe {
             if k == 0 {
                 nothing(sizes, out, how, finish);
-            } else if m <= thin::ROWS && (b.row == 1 || b.col == 1) {
+            } else if m <= thin::ROWS && k * n >= thin::LEAST && (b.row == 1 || b.col == 1) {
                 thin::multiply(sizes, a, b, out, how, finish);
             } else {
                 blocks(Engine::new(how.precision, level()), sizes, a, b, out, how, finish);
