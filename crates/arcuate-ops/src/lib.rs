@@ -32,5 +32,5 @@ pub mod rope;
 mod tape;
 pub mod weight_norm;
 
-pub use cpu::simd::{LEVEL_VARIABLE, Level, force_level, level};
+pub use cpu::simd::{LEVEL_VARIABLE, Level, level};
 pub use precision::Precision;

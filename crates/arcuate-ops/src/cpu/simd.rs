@@ -71,8 +71,12 @@ fn detect() -> Level {
     Level::Portable
 }
 
-/// The instruction set that kernels use.
+/// The instruction set that kernels use: the best that the processor has, or that the environment names.
 pub fn level() -> Level {
+    #[cfg(test)]
+    if let Some(forced) = testing::FORCED.get() {
+        return forced;
+    }
     match LEVEL.load(Ordering::Relaxed) {
         1 => Level::Portable,
         2 => Level::Avx2,
@@ -86,11 +90,6 @@ pub fn level() -> Level {
             found
         }
     }
-}
-
-/// Uses at most the given instruction set from now on; what the processor lacks is never chosen.
-pub fn force_level(wanted: Level) {
-    LEVEL.store(wanted.min(detect()) as u8, Ordering::Relaxed);
 }
 
 /// Compiles a function once per instruction set and calls the one that `level()` names.
@@ -126,6 +125,24 @@ macro_rules! simd {
     };
 }
 pub(crate) use simd;
+
+/// Instruction sets of single tests, which leave other tests of the same process alone.
+#[cfg(test)]
+pub(crate) mod testing {
+    use std::cell::Cell;
+
+    use super::Level;
+
+    thread_local! {
+        pub(super) static FORCED: Cell<Option<Level>> = const { Cell::new(None) };
+    }
+
+    /// A pool whose threads use the given instruction set.
+    pub(crate) fn pool(level: Level, threads: usize) -> rayon::ThreadPool {
+        let force = move |_| FORCED.set(Some(level));
+        rayon::ThreadPoolBuilder::new().num_threads(threads).start_handler(force).build().expect("a pool")
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -56,7 +56,7 @@ enum Command {
 /// Runs the command that the arguments name.
 pub(crate) fn main() -> ExitCode {
     let command = Cli::parse().command;
-    let result = processor::choose().and_then(|()| start(command));
+    let result = processor::check_variable().and_then(|()| start(command));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
