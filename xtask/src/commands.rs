@@ -4,6 +4,7 @@ mod ci;
 mod crash_test;
 pub mod generate;
 mod golden;
+mod peers;
 
 use anyhow::Result;
 use clap::Parser;
@@ -35,6 +36,8 @@ commands! {
     Generate => generate,
     /// Run the shortened recipes and compare their losses with the stored ones
     Golden => golden,
+    /// Measure the rows of `arcuate bench` beside PyTorch, in alternation
+    Peers => peers,
 }
 
 #[cfg(test)]

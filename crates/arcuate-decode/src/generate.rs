@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use arcuate_model::{KvCache, Network};
 use arcuate_ops::gradcheck::values;
 use arcuate_ops::rng::Stream;
-use arcuate_text::{SpecialToken, Tokenizer};
+use arcuate_text::{DecodeStream, SpecialToken, Tokenizer};
 use serde::{Deserialize, Serialize};
 
 use crate::frame::{begin_tokens, empty_context};
@@ -121,75 +121,88 @@ impl<'a> Generator<'a> {
     }
 
     /// The tokens of a prompt, with the tokens that the tokenizer puts before a text unless the prompt names them itself.
+    ///
+    /// It fails where the prompt is empty without a token to begin with, or fills more than the model.
     pub fn encode(&self, prompt: &str) -> Result<Vec<u32>> {
-        let ids = self.tokenizer.encode_with_special(prompt)?;
+        let mut ids = self.tokenizer.encode_with_special(prompt)?;
         if ids.is_empty() {
-            let begin = empty_context(self.tokenizer);
-            return if begin.is_empty() { Err(Error::EmptyPrompt) } else { Ok(begin) };
+            ids = empty_context(self.tokenizer);
+        } else if !ids.starts_with(&self.begin) {
+            ids.splice(0..0, self.begin.iter().copied());
         }
-        if ids.starts_with(&self.begin) {
-            return Ok(ids);
+        self.check(&ids)?;
+        Ok(ids)
+    }
+
+    fn check(&self, prompt_ids: &[u32]) -> Result<()> {
+        match prompt_ids.len() {
+            0 => Err(Error::EmptyPrompt),
+            num_tokens if num_tokens > self.max_seq_len => {
+                Err(Error::PromptTooLong { num_tokens, max_seq_len: self.max_seq_len })
+            }
+            _ => Ok(()),
         }
-        Ok([self.begin.as_slice(), &ids].concat())
     }
 
     /// Continues `prompt`; `on_text` receives complete characters as they become certain and may break off.
     ///
-    /// The draws follow from (seed, `item`, token), so prompts of a batch get different ones.
+    /// The draws follow from (seed, `item`, token).
     pub fn generate(
         &self,
         prompt: &str,
         item: u64,
         mut on_text: impl FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Generation> {
-        let prompt_ids = self.encode(prompt)?;
-        let mut decoder = self.tokenizer.decode_stream();
-        for id in &prompt_ids[prompt_ids.len().saturating_sub(TEXT_CONTEXT)..] {
-            decoder.step(*id)?;
-        }
-        let mut finder = StopFinder::new(&self.config.stop);
-        let mut text = String::new();
-        let mut hand_out = |fresh: String, text: &mut String| {
-            text.push_str(&fresh);
-            if fresh.is_empty() { ControlFlow::Continue(()) } else { on_text(&fresh) }
+        let mut one = self.generate_batch(&[(prompt, item)], |_, text| on_text(text))?;
+        Ok(one.pop().expect("one prompt, one continuation"))
+    }
+
+    /// Continues prompts together, each with its own item; `on_text` receives the index of the prompt too.
+    ///
+    /// The draws follow from (seed, item, token), so a prompt gets the same continuation in any company (up to the rounding
+    /// of matrix products). When `on_text` breaks off, all end where they are.
+    pub fn generate_batch<S: AsRef<str>>(
+        &self,
+        prompts: &[(S, u64)],
+        mut on_text: impl FnMut(usize, &str) -> ControlFlow<()>,
+    ) -> Result<Vec<Generation>> {
+        let encoded: Vec<Vec<u32>> =
+            prompts.iter().map(|(prompt, _)| self.encode(prompt.as_ref())).collect::<Result<_>>()?;
+        let mut texts = encoded.iter().map(|ids| Text::new(self, ids)).collect::<Result<Vec<_>>>()?;
+        let rows: Vec<(&[u32], u64)> =
+            encoded.iter().zip(prompts).map(|(ids, (_, item))| (ids.as_slice(), *item)).collect();
+        let mut hand_out = |index: usize, fresh: &str| {
+            if fresh.is_empty() { ControlFlow::Continue(()) } else { on_text(index, fresh) }
         };
-        let (ids, mut reason) = self.tokens(&prompt_ids, item, |id| {
-            let fresh = finder.push(&decoder.step(id)?);
-            Ok(match hand_out(fresh, &mut text) {
-                _ if finder.is_stopped() => Some(Reason::StopString),
+        let ended = self.tokens_batch(&rows, |index, id| {
+            let answer = hand_out(index, texts[index].push(id)?);
+            Ok(match answer {
+                _ if texts[index].finder.is_stopped() => Some(Reason::StopString),
                 ControlFlow::Break(()) => Some(Reason::Interrupted),
                 ControlFlow::Continue(()) => None,
             })
         })?;
-        if reason != Reason::Interrupted {
-            let mut rest = finder.push(&decoder.finish()?);
-            rest.push_str(&finder.finish());
-            if finder.is_stopped() {
-                reason = Reason::StopString;
+        let mut all = Vec::with_capacity(prompts.len());
+        for (index, ((ids, mut reason), mut text)) in ended.into_iter().zip(texts).enumerate() {
+            if reason != Reason::Interrupted {
+                let answer = hand_out(index, text.finish()?);
+                if answer.is_break() {
+                    reason = Reason::Interrupted;
+                } else if text.finder.is_stopped() {
+                    reason = Reason::StopString;
+                }
             }
-            if hand_out(rest, &mut text).is_break() {
-                reason = Reason::Interrupted;
-            }
+            all.push(Generation { text: text.text, ids, reason, num_prompt_tokens: encoded[index].len() });
         }
-        Ok(Generation { text, ids, reason, num_prompt_tokens: prompt_ids.len() })
+        Ok(all)
     }
 
-    /// Continues several prompts one after the other; `on_text` receives the index of the prompt too.
-    ///
-    /// When it breaks off, the prompts that are left are not begun.
-    pub fn generate_all<S: AsRef<str>>(
-        &self,
-        prompts: &[S],
-        mut on_text: impl FnMut(usize, &str) -> ControlFlow<()>,
-    ) -> Result<Vec<Generation>> {
+    /// Continues any number of prompts, `batch_size` at a time; the index of a prompt is its item.
+    pub fn generate_all<S: AsRef<str>>(&self, prompts: &[S], batch_size: usize) -> Result<Vec<Generation>> {
+        let items: Vec<(&str, u64)> = prompts.iter().map(AsRef::as_ref).zip(0..).collect();
         let mut all = Vec::with_capacity(prompts.len());
-        for (index, prompt) in prompts.iter().enumerate() {
-            let generation = self.generate(prompt.as_ref(), index as u64, |text| on_text(index, text))?;
-            let is_last = generation.reason == Reason::Interrupted;
-            all.push(generation);
-            if is_last {
-                break;
-            }
+        for batch in items.chunks(batch_size.max(1)) {
+            all.extend(self.generate_batch(batch, |_, _| ControlFlow::Continue(()))?);
         }
         Ok(all)
     }
@@ -201,38 +214,124 @@ impl<'a> Generator<'a> {
         item: u64,
         mut on_token: impl FnMut(u32) -> Result<Option<Reason>>,
     ) -> Result<(Vec<u32>, Reason)> {
-        let num_tokens = prompt_ids.len();
-        if num_tokens == 0 {
-            return Err(Error::EmptyPrompt);
-        }
-        if num_tokens > self.max_seq_len {
-            return Err(Error::PromptTooLong { num_tokens, max_seq_len: self.max_seq_len });
-        }
-        let mut cache = KvCache::new();
-        let mut seen = prompt_ids.to_vec();
+        let mut one = self.tokens_batch(&[(prompt_ids, item)], |_, id| on_token(id))?;
+        Ok(one.pop().expect("one row, one continuation"))
+    }
+
+    /// Continues rows of tokens together, each with its own item; `on_token` receives the index of the row too.
+    ///
+    /// An interrupted row interrupts the others.
+    pub fn tokens_batch(
+        &self,
+        prompts: &[(&[u32], u64)],
+        mut on_token: impl FnMut(usize, u32) -> Result<Option<Reason>>,
+    ) -> Result<Vec<(Vec<u32>, Reason)>> {
+        prompts.iter().try_for_each(|(ids, _)| self.check(ids))?;
+        let mut rows: Vec<Row> = prompts.iter().map(|(ids, item)| Row::new(ids, *item)).collect();
+        let mut cache = KvCache::new(rows.len());
+        // The rows that the cache holds.
+        let mut active: Vec<usize> = (0..rows.len()).collect();
         loop {
-            let num_new = seen.len() - num_tokens;
-            let new = |seen: &[u32]| seen[num_tokens..].to_vec();
-            if num_new >= self.config.max_new_tokens {
-                return Ok((new(&seen), Reason::MaxNewTokens));
+            for index in &active {
+                rows[*index].end_if_full(self.config.max_new_tokens, self.max_seq_len);
             }
-            if seen.len() > self.max_seq_len {
-                return Ok((new(&seen), Reason::Length));
+            let left: Vec<usize> = (0..active.len()).filter(|place| rows[active[*place]].reason.is_none()).collect();
+            if left.is_empty() {
+                break;
             }
-            let fed: Vec<i32> = seen[cache.len()..].iter().map(|id| *id as i32).collect();
-            let mut logits = values(self.network.step(1, &fed, &mut cache)?);
-            // Rows of the embedding that no token has are there for the hardware only.
-            logits.truncate(self.tokenizer.vocab_size());
-            let mut stream = Stream::new(self.config.seed, "sample", num_new as u64, item);
-            let id = choose(&logits, &seen, &self.config.sampling, &mut stream)?;
-            seen.push(id);
-            if self.end.contains(&id) {
-                return Ok((new(&seen), Reason::EndToken));
+            if left.len() < active.len() {
+                cache.keep(&left);
+                active = left.iter().map(|place| active[*place]).collect();
             }
-            if let Some(reason) = on_token(id)? {
-                return Ok((new(&seen), reason));
+            let new: Vec<&[u32]> =
+                active.iter().zip(cache.lengths()).map(|(index, length)| &rows[*index].seen[*length..]).collect();
+            let logits = self.network.step(&new, &mut cache)?;
+            let vocab_size = logits.dims()[1];
+            for (index, logits) in active.iter().zip(values(logits).chunks_exact(vocab_size)) {
+                let row = &mut rows[*index];
+                // Rows of the embedding that no token has are there for the hardware only.
+                let logits = &logits[..vocab_size.min(self.tokenizer.vocab_size())];
+                let mut stream = Stream::new(self.config.seed, "sample", row.num_new() as u64, row.item);
+                let id = choose(logits, &row.seen, &self.config.sampling, &mut stream)?;
+                row.seen.push(id);
+                row.reason = if self.end.contains(&id) { Some(Reason::EndToken) } else { on_token(*index, id)? };
+            }
+            if rows.iter().any(|row| row.reason == Some(Reason::Interrupted)) {
+                break;
             }
         }
+        let end = |row: Row| (row.seen[row.num_prompt..].to_vec(), row.reason.unwrap_or(Reason::Interrupted));
+        Ok(rows.into_iter().map(end).collect())
+    }
+}
+
+/// A row of tokens while it is continued.
+struct Row {
+    /// Prompt and new tokens.
+    seen: Vec<u32>,
+    num_prompt: usize,
+    item: u64,
+    /// Set when it has ended.
+    reason: Option<Reason>,
+}
+
+impl Row {
+    fn new(prompt_ids: &[u32], item: u64) -> Self {
+        Self { seen: prompt_ids.to_vec(), num_prompt: prompt_ids.len(), item, reason: None }
+    }
+
+    fn num_new(&self) -> usize {
+        self.seen.len() - self.num_prompt
+    }
+
+    fn end_if_full(&mut self, max_new_tokens: usize, max_seq_len: usize) {
+        if self.reason.is_some() {
+            return;
+        }
+        if self.num_new() >= max_new_tokens {
+            self.reason = Some(Reason::MaxNewTokens);
+        } else if self.seen.len() > max_seq_len {
+            self.reason = Some(Reason::Length);
+        }
+    }
+}
+
+/// The text of a continuation while its tokens come.
+struct Text<'a> {
+    decoder: DecodeStream<'a>,
+    finder: StopFinder,
+    /// Everything that was handed out.
+    text: String,
+}
+
+impl<'a> Text<'a> {
+    fn new(generator: &Generator<'a>, prompt_ids: &[u32]) -> Result<Self> {
+        let mut decoder = generator.tokenizer.decode_stream();
+        for id in &prompt_ids[prompt_ids.len().saturating_sub(TEXT_CONTEXT)..] {
+            decoder.step(*id)?;
+        }
+        Ok(Self { decoder, finder: StopFinder::new(&generator.config.stop), text: String::new() })
+    }
+
+    /// Takes a token and gives the text that has become certain.
+    fn push(&mut self, id: u32) -> Result<&str> {
+        let piece = self.decoder.step(id)?;
+        Ok(self.add(&piece))
+    }
+
+    /// Gives the text that was held back.
+    fn finish(&mut self) -> Result<&str> {
+        let piece = self.decoder.finish()?;
+        let start = self.text.len();
+        self.add(&piece);
+        self.text.push_str(&self.finder.finish());
+        Ok(&self.text[start..])
+    }
+
+    fn add(&mut self, piece: &str) -> &str {
+        let start = self.text.len();
+        self.text.push_str(&self.finder.push(piece));
+        &self.text[start..]
     }
 }
 

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gpt2::GeluForm;
 use crate::input::Input;
-use crate::layer::{Dropout, Embedding, LayerNorm, Linear, dropout};
+use crate::layer::{Dropout, Embedding, LayerNorm, Linear, attention_dropout, dropout};
 
 /// `[model.bert]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -45,6 +45,10 @@ pub struct Config {
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 0.99))]
     pub dropout: f64,
+    /// Probability of dropping an attention probability in training.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 0.99))]
+    pub attention_dropout: f64,
     /// Epsilon of LayerNorm.
     #[serde(default = "default_layer_norm_eps")]
     pub layer_norm_eps: f64,
@@ -129,10 +133,10 @@ impl Layer {
         let s = &self.attention.self_;
         let (q, k, v) = (s.query.forward(x.clone()), s.key.forward(x.clone()), s.value.forward(x.clone()));
         let o = &self.attention.output;
-        let x = o.layer_norm.forward(x + drop(o.dense.forward(attention::attention(q, k, v, how)), 2 * i + 1));
+        let x = o.layer_norm.forward_sum(drop(o.dense.forward(attention::attention(q, k, v, how)), 2 * i + 1), x);
         let inner = gelu(self.intermediate.dense.forward(x.clone()), form);
         let o = &self.output;
-        o.layer_norm.forward(x + drop(o.dense.forward(inner), 2 * i + 2))
+        o.layer_norm.forward_sum(drop(o.dense.forward(inner), 2 * i + 2), x)
     }
 }
 
@@ -228,11 +232,12 @@ impl Bert {
     pub(crate) fn hidden(&self, input: &Input) -> Tensor<2> {
         let c = &self.architecture.config;
         let (b, t, width) = (input.num_rows, input.seq_len, c.hidden_size);
-        let how = attention::Attention {
+        let mut how = attention::Attention {
             num_heads: c.num_heads,
             num_kv_heads: c.num_heads,
             scale: 1.0 / ((width / c.num_heads) as f32).sqrt(),
             may_attend: input.may_attend.clone(),
+            dropout: None,
         };
         let stream = (c.dropout, input.dropout.clone());
         let gelu = self.architecture.gelu.op();
@@ -243,6 +248,7 @@ impl Bert {
         let x = e.layer_norm.forward(x).reshape([b, t, width]);
         let mut x = dropout(x, c.dropout, 0, input.dropout.as_ref());
         for (i, layer) in self.bert.encoder.layer.iter().enumerate() {
+            how.dropout = attention_dropout(c.attention_dropout, i as u64, input.dropout.as_ref());
             x = if input.recompute {
                 let (how, stream) = (how.clone(), stream.clone());
                 recompute(layer, x, move |layer, x| layer.forward(x, i, &how, gelu, &stream))

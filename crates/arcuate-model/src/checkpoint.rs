@@ -24,9 +24,12 @@ fn our_name(architecture: &Architecture, name: &str) -> Option<String> {
             }
             Some(name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias"))
         }
-        Architecture::Gpt2(_) => {
-            if name == "lm_head.weight" || name.ends_with(".attn.bias") {
-                return None; // tied; a mask
+        Architecture::Gpt2(a) => {
+            if name.ends_with(".attn.bias") {
+                return None; // a mask
+            }
+            if name == "lm_head.weight" {
+                return (!a.config.tie_word_embeddings).then(|| name.to_string());
             }
             Some(if name.starts_with("transformer.") { name.to_string() } else { format!("transformer.{name}") })
         }
@@ -194,6 +197,8 @@ mod tests {
 
     fn all() -> Vec<Network> {
         let gpt2 = config(json!({"gpt2": {"hidden_size": 8, "num_layers": 1, "num_heads": 2, "max_seq_len": 16}}));
+        let untied = config(json!({"gpt2": {"hidden_size": 8, "num_layers": 1, "num_heads": 2, "max_seq_len": 16,
+            "tie_word_embeddings": false}}));
         let bert = config(
             json!({"bert": {"hidden_size": 8, "num_layers": 1, "num_heads": 2, "intermediate_size": 12, "max_seq_len": 16}}),
         );
@@ -207,6 +212,7 @@ mod tests {
             network(&gpt2, 11, Head::Tokens),
             network(&bert, 11, Head::Tokens),
             network(&bert, 11, classes),
+            network(&untied, 11, Head::Tokens),
         ]
     }
 
@@ -275,6 +281,19 @@ mod tests {
             tensors::write(&dir.path().join("model.safetensors"), &values.collect()).expect("written");
             assert_eq!(load(dir.path(), &Device::flex()).expect("sound").values(), network.values());
         }
+    }
+
+    #[test]
+    fn an_untied_head_is_a_tensor_of_its_own() {
+        let networks = all();
+        let (tied, untied) = (&networks[3], &networks[6]);
+        assert_eq!(untied.num_parameters(), tied.num_parameters() + 11 * 8);
+        let dir = saved(untied);
+        let mut values = untied.values();
+        values.remove("lm_head.weight").expect("its name is public");
+        tensors::write(&dir.path().join("model.safetensors"), &values).expect("written");
+        let message = load(dir.path(), &Device::flex()).expect_err("no head").to_string();
+        assert!(message.contains("1 missing: lm_head.weight"), "{message}");
     }
 
     #[test]

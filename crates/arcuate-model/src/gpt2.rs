@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Output;
 use crate::input::Input;
-use crate::layer::{Dropout, Embedding, KvCache, LayerNorm, Linear, dropout};
+use crate::layer::{Dropout, Embedding, KvCache, LayerNorm, Linear, attention_dropout, dropout};
 
 /// `[model.gpt2]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -38,10 +38,17 @@ pub struct Config {
     /// Longest sequence in tokens: the number of learned positions.
     #[schemars(range(min = 1))]
     pub max_seq_len: usize,
+    /// Share the input embedding with the output projection. Left out: shared, as in GPT-2.
+    #[serde(default = "default_tie_word_embeddings")]
+    pub tie_word_embeddings: bool,
     /// Probability of dropping an activation in training (embedding, attention output, feed-forward output).
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 0.99))]
     pub dropout: f64,
+    /// Probability of dropping an attention probability in training.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 0.99))]
+    pub attention_dropout: f64,
     /// Epsilon of LayerNorm.
     #[serde(default = "default_layer_norm_eps")]
     pub layer_norm_eps: f64,
@@ -50,6 +57,9 @@ pub struct Config {
     pub initializer_range: f64,
 }
 
+fn default_tie_word_embeddings() -> bool {
+    true
+}
 fn default_layer_norm_eps() -> f64 {
     1e-5
 }
@@ -141,6 +151,7 @@ struct Body {
 #[derive(Module, Debug)]
 pub struct Gpt2 {
     transformer: Body,
+    lm_head: Option<Linear>,
     #[module(skip)]
     architecture: Architecture,
 }
@@ -176,6 +187,7 @@ impl Gpt2 {
                 h: (0..c.num_layers).map(layer).collect(),
                 ln_f: norm(),
             },
+            lm_head: (!c.tie_word_embeddings).then(|| Linear::new(width, architecture.vocab_size, false, device)),
             architecture,
         }
     }
@@ -184,22 +196,23 @@ impl Gpt2 {
         &self.architecture
     }
 
-    /// Hidden states after the last norm `[B*T, C]`; with a cache, of the new tokens only.
+    /// Hidden states after the last norm `[B*T, C]`; with a cache, of the new tokens only, see [`Input::behind`].
     pub(crate) fn hidden(&self, input: &Input, mut cache: Option<&mut KvCache>) -> Tensor<2> {
         let c = &self.architecture.config;
         let (b, t, width) = (input.num_rows, input.seq_len, c.hidden_size);
-        let past = cache.as_ref().map_or(0, |c| c.len());
-        let how = attention::Attention {
+        let mut how = attention::Attention {
             num_heads: c.num_heads,
             num_kv_heads: c.num_heads,
             scale: 1.0 / ((width / c.num_heads) as f32).sqrt(),
-            may_attend: input.causal(past),
+            may_attend: if cache.is_some() { input.may_attend.clone() } else { input.causal() },
+            dropout: None,
         };
         let stream = (c.dropout, input.dropout.clone());
         let gelu = self.architecture.gelu.op();
         let x = self.transformer.wte.forward(&input.ids) + self.transformer.wpe.forward(&input.positions);
         let mut x = dropout(x.reshape([b, t, width]), c.dropout, 0, input.dropout.as_ref());
         for (i, layer) in self.transformer.h.iter().enumerate() {
+            how.dropout = attention_dropout(c.attention_dropout, i as u64, input.dropout.as_ref());
             x = if input.recompute {
                 let (how, stream) = (how.clone(), stream.clone());
                 recompute(layer, x, move |layer, x| layer.forward(x, i, &how, gelu, &stream, None))
@@ -212,6 +225,9 @@ impl Gpt2 {
 
     /// The output over the vocabulary for hidden states `[N, C]`.
     pub(crate) fn head(&self, hidden: Tensor<2>) -> Output {
-        self.transformer.wte.output(hidden, None)
+        match &self.lm_head {
+            Some(head) => head.output(hidden),
+            None => self.transformer.wte.output(hidden, None),
+        }
     }
 }

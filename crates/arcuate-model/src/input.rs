@@ -69,12 +69,37 @@ impl Input {
         })
     }
 
-    /// The same ranges clipped so that no token sees a later one; after `past` cached tokens, all tokens so far.
-    pub(crate) fn causal(&self, past: usize) -> Arc<[[u32; 2]]> {
-        let t = self.seq_len.max(1);
-        if past > 0 {
-            return (0..self.ids.len()).map(|i| [0, (past + i % t + 1) as u32]).collect();
+    /// New tokens behind the `past` tokens of each row, filled on the right to equal length with tokens that see nothing.
+    ///
+    /// Positions and ranges are those of the whole rows, with no token seeing a later one.
+    pub(crate) fn behind(past: &[usize], new: &[&[u32]]) -> Self {
+        let seq_len = new.iter().map(|tokens| tokens.len()).max().unwrap_or(0);
+        let len = new.len() * seq_len;
+        let (mut ids, mut positions, mut may_attend) = (vec![0; len], vec![0; len], vec![[0, 0]; len]);
+        for (row, (past, tokens)) in past.iter().zip(new).enumerate() {
+            for (t, token) in tokens.iter().enumerate() {
+                let at = row * seq_len + t;
+                // A token too large becomes negative, which no vocabulary has.
+                ids[at] = *token as i32;
+                positions[at] = (past + t) as i32;
+                may_attend[at] = [0, (past + t + 1) as u32];
+            }
         }
+        Self {
+            num_rows: new.len(),
+            seq_len,
+            ids: ids.into(),
+            positions: positions.into(),
+            may_attend: may_attend.into(),
+            token_types: vec![0; len].into(),
+            dropout: None,
+            recompute: false,
+        }
+    }
+
+    /// The same ranges clipped so that no token sees a later one.
+    pub(crate) fn causal(&self) -> Arc<[[u32; 2]]> {
+        let t = self.seq_len.max(1);
         self.may_attend
             .iter()
             .enumerate()
@@ -105,7 +130,16 @@ mod tests {
     fn causal_ranges_stay_inside_documents() {
         let mut input = Input::from_rows(1, 4, vec![1, 2, 3, 4], &[]).expect("no mask");
         input.may_attend = vec![[0, 2], [0, 2], [2, 4], [2, 4]].into();
-        assert_eq!(&*input.causal(0), &[[0, 1], [0, 2], [2, 3], [2, 4]]);
+        assert_eq!(&*input.causal(), &[[0, 1], [0, 2], [2, 3], [2, 4]]);
+    }
+
+    #[test]
+    fn new_tokens_see_their_own_past_and_fillers_see_nothing() {
+        let input = Input::behind(&[2, 0], &[&[7], &[8, 9]]);
+        assert_eq!((input.num_rows, input.seq_len), (2, 2));
+        assert_eq!(&*input.ids, &[7, 0, 8, 9]);
+        assert_eq!(&*input.positions, &[2, 0, 0, 1]);
+        assert_eq!(&*input.may_attend, &[[0, 3], [0, 0], [0, 1], [0, 2]]);
     }
 
     #[test]

@@ -261,17 +261,17 @@ impl Llama {
         &self.architecture
     }
 
-    /// Hidden states after the last norm `[B*T, C]`; with a cache, of the new tokens only.
+    /// Hidden states after the last norm `[B*T, C]`; with a cache, of the new tokens only, see [`Input::behind`].
     pub(crate) fn hidden(&self, input: &Input, mut cache: Option<&mut KvCache>) -> Tensor<2> {
         let a = &self.architecture;
         let (b, t, width) = (input.num_rows, input.seq_len, a.config.hidden_size);
-        let past = cache.as_ref().map_or(0, |c| c.len());
         let rotation = Rotation::new(&input.positions, &a.frequencies());
         let how = attention::Attention {
             num_heads: a.config.num_heads,
             num_kv_heads: a.num_kv_heads(),
             scale: 1.0 / (a.head_dim() as f32).sqrt(),
-            may_attend: input.causal(past),
+            may_attend: if cache.is_some() { input.may_attend.clone() } else { input.causal() },
+            dropout: None,
         };
         let mut x = self.model.embed_tokens.forward_padded(&input.ids, a.filler).reshape([b, t, width]);
         for (i, layer) in self.model.layers.iter().enumerate() {

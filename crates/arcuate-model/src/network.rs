@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use arcuate_ops::embedding::embedding;
+use arcuate_ops::pool;
 use arcuate_ops::rng::Stream;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -147,7 +148,8 @@ impl Architecture {
                 let c = &a.config;
                 let inner = f(c.intermediate_size.unwrap_or(c.hidden_size.saturating_mul(4)));
                 let layer = 4.0 * f(c.hidden_size) * f(c.hidden_size) + 2.0 * f(c.hidden_size) * inner;
-                tables(c.hidden_size, 1.0) + f(c.max_seq_len) * f(c.hidden_size) + f(c.num_layers) * layer
+                let tables = tables(c.hidden_size, if c.tie_word_embeddings { 1.0 } else { 2.0 });
+                tables + f(c.max_seq_len) * f(c.hidden_size) + f(c.num_layers) * layer
             }
             Self::Bert(a) => {
                 let c = &a.config;
@@ -259,21 +261,28 @@ impl Network {
         self.head(hidden)
     }
 
+    /// Rows of the table of tokens, and rows of the table of positions where they are learned.
+    fn tables(&self) -> (usize, Option<usize>) {
+        match self {
+            Self::Bert(n) => (n.architecture().vocab_size, Some(n.architecture().config.max_seq_len)),
+            Self::Gpt2(n) => (n.architecture().vocab_size, Some(n.architecture().config.max_seq_len)),
+            Self::Llama(n) | Self::Qwen2(n) => (n.architecture().vocab_size, None),
+        }
+    }
+
     /// Whether all tokens and positions are ones that the tables of the network have.
     fn fits(&self, input: &Input) -> Result<()> {
         let outside = |values: &[i32], limit: usize| values.iter().copied().find(|v| *v < 0 || *v as usize >= limit);
-        let architecture = self.architecture();
-        let vocab_size = architecture.vocab_size();
+        let (vocab_size, max_positions) = self.tables();
         if let Some(id) = outside(&input.ids, vocab_size) {
             return Err(Error::Unsupported(format!(
                 "token {id} is outside of the model's vocabulary of {vocab_size}; use the tokenizer that lies beside the model"
             )));
         }
-        let max_seq_len = architecture.max_seq_len();
-        let learned = matches!(architecture, Architecture::Bert(_) | Architecture::Gpt2(_));
-        match outside(&input.positions, max_seq_len).filter(|_| learned) {
+        let Some(limit) = max_positions else { return Ok(()) };
+        match outside(&input.positions, limit) {
             Some(position) => Err(Error::Unsupported(format!(
-                "position {position} is past the {max_seq_len} that the model has; use shorter texts"
+                "position {position} is past the {limit} that the model has; use shorter texts"
             ))),
             None => Ok(()),
         }
@@ -287,22 +296,33 @@ impl Network {
         }
     }
 
-    /// Feeds `num_rows` rows of equally many new tokens `[B*T]` and gives the logits after the last token of each: `[B, V]`.
-    pub fn step(&self, num_rows: usize, ids: &[i32], cache: &mut KvCache) -> Result<Tensor<2>> {
-        let t = ids.len() / num_rows.max(1);
-        let past = cache.len();
-        let mut input = Input::from_rows(num_rows, t, ids.to_vec(), &[]).expect("no mask, so no holes");
-        input.positions = (0..num_rows * t).map(|i| (past + i % t) as i32).collect();
+    /// Feeds each row of the cache its new tokens and gives the logits after the last token of each: `[B, V]`.
+    ///
+    /// Rows may get different numbers of tokens, so prompts of different length can share a cache.
+    ///
+    /// # Panics
+    /// When the cache has another number of rows, or a row gets no token.
+    pub fn step(&self, new: &[&[u32]], cache: &mut KvCache) -> Result<Tensor<2>> {
+        assert_eq!(new.len(), cache.lengths().len(), "rows and rows of the cache");
+        assert!(new.iter().all(|tokens| !tokens.is_empty()), "every row needs a new token");
+        let input = Input::behind(cache.lengths(), new);
         self.fits(&input)?;
-        let hidden = match self {
-            Self::Bert(_) => {
-                return Err(Error::Unsupported("`bert` is not causal and cannot generate text".to_string()));
+        let counts: Vec<usize> = new.iter().map(|tokens| tokens.len()).collect();
+        pool::within(|| {
+            let hidden = match self {
+                Self::Bert(_) => {
+                    return Err(Error::Unsupported("`bert` is not causal and cannot generate text".to_string()));
+                }
+                Self::Gpt2(n) => n.hidden(&input, Some(cache)),
+                Self::Llama(n) | Self::Qwen2(n) => n.hidden(&input, Some(cache)),
+            };
+            cache.advance(&counts);
+            if input.seq_len == 1 {
+                return Ok(self.head(hidden)?.logits());
             }
-            Self::Gpt2(n) => n.hidden(&input, Some(cache)),
-            Self::Llama(n) | Self::Qwen2(n) => n.hidden(&input, Some(cache)),
-        };
-        let last = (0..num_rows).map(|row| ((row + 1) * t - 1) as i32).collect();
-        Ok(self.head(embedding(hidden, &last, None))?.logits())
+            let last = counts.iter().enumerate().map(|(row, count)| (row * input.seq_len + count - 1) as i32).collect();
+            Ok(self.head(embedding(hidden, &last, None))?.logits())
+        })
     }
 
     /// Names and shapes of all parameters.

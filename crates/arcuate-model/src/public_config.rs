@@ -195,7 +195,6 @@ fn read_qwen2(r: &Reader) -> Result<llama::Architecture> {
 }
 
 fn read_gpt2(r: &Reader) -> Result<gpt2::Architecture> {
-    r.must_be("tie_word_embeddings", &json!(true))?;
     r.must_be("scale_attn_by_inverse_layer_idx", &json!(false))?;
     r.must_be("scale_attn_weights", &json!(true))?;
     r.must_be("add_cross_attention", &json!(false))?;
@@ -206,7 +205,9 @@ fn read_gpt2(r: &Reader) -> Result<gpt2::Architecture> {
             num_heads: r.size("n_head")?,
             intermediate_size: r.is_set("n_inner").then(|| r.size("n_inner")).transpose()?,
             max_seq_len: r.size("n_positions")?,
+            tie_word_embeddings: r.flag_or("tie_word_embeddings", true)?,
             dropout: r.number_or("resid_pdrop", 0.1)?,
+            attention_dropout: r.number_or("attn_pdrop", 0.1)?,
             layer_norm_eps: r.number_or("layer_norm_epsilon", 1e-5)?,
             initializer_range: r.number_or("initializer_range", 0.02)?,
         },
@@ -237,6 +238,7 @@ fn read_bert(r: &Reader) -> Result<bert::Architecture> {
             max_seq_len: r.size_or("max_position_embeddings", 512)?,
             type_vocab_size: r.size_or("type_vocab_size", 2)?,
             dropout: r.number_or("hidden_dropout_prob", 0.1)?,
+            attention_dropout: r.number_or("attention_probs_dropout_prob", 0.1)?,
             layer_norm_eps: r.number_or("layer_norm_eps", 1e-12)?,
             initializer_range: r.number_or("initializer_range", 0.02)?,
         },
@@ -316,8 +318,9 @@ fn write_gpt2(a: &gpt2::Architecture) -> Value {
     json!({
         "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": activation(a.gelu),
         "n_embd": c.hidden_size, "n_layer": c.num_layers, "n_head": c.num_heads, "n_inner": c.intermediate_size,
-        "n_positions": c.max_seq_len, "n_ctx": c.max_seq_len, "resid_pdrop": c.dropout, "embd_pdrop": c.dropout, "attn_pdrop": 0.0,
-        "layer_norm_epsilon": c.layer_norm_eps, "initializer_range": c.initializer_range, "tie_word_embeddings": true,
+        "n_positions": c.max_seq_len, "n_ctx": c.max_seq_len, "resid_pdrop": c.dropout, "embd_pdrop": c.dropout,
+        "attn_pdrop": c.attention_dropout, "layer_norm_epsilon": c.layer_norm_eps,
+        "initializer_range": c.initializer_range, "tie_word_embeddings": c.tie_word_embeddings,
     })
 }
 
@@ -328,7 +331,8 @@ fn write_bert(a: &bert::Architecture) -> Value {
         "architectures": [class], "model_type": "bert", "hidden_act": activation(a.gelu),
         "hidden_size": c.hidden_size, "num_hidden_layers": c.num_layers, "num_attention_heads": c.num_heads,
         "intermediate_size": c.intermediate_size, "max_position_embeddings": c.max_seq_len, "type_vocab_size": c.type_vocab_size,
-        "hidden_dropout_prob": c.dropout, "attention_probs_dropout_prob": 0.0, "layer_norm_eps": c.layer_norm_eps,
+        "hidden_dropout_prob": c.dropout, "attention_probs_dropout_prob": c.attention_dropout,
+        "layer_norm_eps": c.layer_norm_eps,
         "initializer_range": c.initializer_range, "position_embedding_type": "absolute", "tie_word_embeddings": true,
     });
     if let Some(labels) = &a.labels {

@@ -258,7 +258,7 @@ mod tests {
             let top = a.iter().copied().fold(none, f64::max);
             if top == none { none } else { top + a.iter().map(|x| (x - top).exp()).sum::<f64>().ln() }
         };
-        let z = |i: usize| if i % 2 == 0 { 0 } else { y[i / 2] as usize };
+        let z = |i: usize| if i.is_multiple_of(2) { 0 } else { y[i / 2] as usize };
         let skips = |i: usize| i % 2 == 1 && i > 1 && z(i) != z(i - 2);
         let mut p: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
         for frame in p.chunks_mut(v) {

@@ -5,9 +5,13 @@ use std::sync::Arc;
 
 use burn::tensor::{Int, Tensor, TensorData};
 use burn_flex::FlexTensor;
+use rayon::prelude::*;
 
-use crate::cpu::gemm::buffer;
+use crate::cpu::gemm::{Shared, buffer};
 use crate::tape::{Kernel, apply, cpu_tensor, dims, numbers, tensor};
+
+/// Rows that one task copies or adds.
+const ROWS: usize = 32;
 
 #[derive(Debug, Clone)]
 struct Embedding {
@@ -21,24 +25,35 @@ impl Kernel<1> for Embedding {
     fn forward(&self, [table]: [FlexTensor; 1]) -> (FlexTensor, Self::Saved) {
         let [v, c] = [dims(&table)[0], dims(&table)[1]];
         let mut out = buffer(self.ids_n.len() * c);
-        for (row, id) in out.chunks_exact_mut(c).zip(self.ids_n.iter()) {
-            let start = *id as usize * c;
-            row.copy_from_slice(&numbers(&table)[start..start + c]);
-        }
+        let rows = numbers(&table);
+        out.par_chunks_mut((ROWS * c).max(1)).zip(self.ids_n.par_chunks(ROWS)).for_each(|(out, ids)| {
+            for (out, id) in out.chunks_exact_mut(c).zip(ids) {
+                out.copy_from_slice(&rows[*id as usize * c..][..c]);
+            }
+        });
         (tensor(&[self.ids_n.len(), c], out), (v, c))
     }
 
     fn backward(&self, (v, c): Self::Saved, grad: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
+        // Pages of rows without an index are never touched here: fresh zeros cost nothing until they are read.
         let mut out = buffer(v * c);
-        for (row, id) in numbers(&grad).chunks_exact(c).zip(self.ids_n.iter()) {
-            if Some(*id) == self.constant {
-                continue;
+        let shared = Shared::new(&mut out);
+        let mut order: Vec<(i32, u32)> = (self.ids_n.iter().copied().zip(0..)).collect();
+        order.retain(|(id, _)| Some(*id) != self.constant);
+        order.sort_unstable();
+        let rows: Vec<&[(i32, u32)]> = order.chunk_by(|a, b| a.0 == b.0).collect();
+        rows.par_chunks(ROWS).for_each(|rows| {
+            for places in rows {
+                // SAFETY: all places of one index lie in one chunk, so one task writes this row.
+                #[allow(unsafe_code)]
+                let out = unsafe { shared.slice(places[0].0 as usize * c, c) };
+                for (_, place) in *places {
+                    for (out, x) in out.iter_mut().zip(&numbers(&grad)[*place as usize * c..]) {
+                        *out += x;
+                    }
+                }
             }
-            let start = *id as usize * c;
-            for (out, x) in out[start..start + c].iter_mut().zip(row) {
-                *out += x;
-            }
-        }
+        });
         [Some(tensor(&[v, c], out))]
     }
 }

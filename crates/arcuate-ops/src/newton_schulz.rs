@@ -201,7 +201,7 @@ mod tests {
     use crate::gradcheck::{distance, random, values};
 
     const HOW: MuonStep = MuonStep { learning_rate: 0.02, momentum: 0.95, weight_decay: 0.1, grad_scale: 0.5 };
-    const SHAPES: [[usize; 2]; 7] = [[1, 1], [1, 9], [9, 1], [8, 8], [17, 40], [40, 17], [130, 96]];
+    const SHAPES: [[usize; 2]; 7] = [[1, 1], [1, 9], [9, 1], [8, 8], [17, 40], [130, 96], [140, 150]];
 
     #[test]
     fn agrees_with_plain_composition_over_steps() {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 
-use crate::activation::{Gelu, gelu, swiglu};
+use crate::activation::{Gelu, geglu, gelu, silu, swiglu};
 use crate::adamw::{AdamwStep, adamw};
-use crate::attention::{Attention, attention};
+use crate::attention::{Attention, Dropout as AttentionDropout, attention, attention_relative};
 use crate::batch_norm::batch_norm;
 use crate::conv1d::{Conv1d, conv1d};
 use crate::ctc::{Ctc, ctc, ctc_rows};
@@ -20,7 +20,8 @@ use crate::linear::{Layout, linear};
 use crate::linear_cross_entropy::{CrossEntropy, linear_cross_entropy, linear_cross_entropy_rows};
 use crate::matmul::matmul;
 use crate::newton_schulz::{MuonStep, muon};
-use crate::norm::{layer_norm, rms_norm};
+use crate::norm::{layer_norm, layer_norm_residual, rms_norm};
+use crate::place::place;
 use crate::rope::{Rotation, rope};
 use crate::weight_norm::{Keep, weight_norm};
 use crate::{Precision, plain_only};
@@ -104,10 +105,12 @@ fn pointwise(checks: &mut Checks) {
     let x = || random([3, 37, 66], 1);
     checks.gradients("gelu, erf", EXACT, (x(), unused(), unused()), |(x, _, _)| gelu(x, Gelu::Erf));
     checks.gradients("gelu, tanh", EXACT, (x(), unused(), unused()), |(x, _, _)| gelu(x, Gelu::Tanh));
+    checks.gradients("silu", EXACT, (x(), unused(), unused()), |(x, _, _)| silu(x));
+    checks.gradients("geglu", EXACT, (x(), random([3, 37, 66], 2), unused()), |(g, u, _)| geglu(g, u, Gelu::Tanh));
     checks.gradients("swiglu", EXACT, (x(), random([3, 37, 66], 2), unused()), |(g, u, _)| swiglu(g, u));
     let how = Dropout { seed: 1, step: 2, site: 3, probability: 0.3 };
     checks.gradients("dropout", EXACT, (x(), unused(), unused()), |(x, _, _)| dropout(x, &how));
-    let positions: Vec<i32> = (0..3 * 37).map(|i| i % 37).collect();
+    let positions: Arc<[i32]> = (0..3 * 37).map(|i| i % 37).collect();
     let rotation = Rotation::new(&positions, &[1.0, 0.1, 0.01]);
     checks.gradients("rope", EXACT, (x(), unused(), unused()), |(x, _, _)| rope(x, &rotation));
     let ids: Arc<[i32]> = vec![0, 3, 3, 1, 6].into();
@@ -121,6 +124,8 @@ fn norms(checks: &mut Checks) {
     let inputs = || (random([3, 37, 66], 1), random([66], 2), random([66], 3));
     checks.gradients("rms_norm", EXACT, inputs(), |(x, w, _)| rms_norm(x, w, 1e-5));
     checks.gradients("layer_norm", EXACT, inputs(), |(x, w, b)| layer_norm(x, w, b, 1e-5));
+    let residual = (random([3, 37, 66], 1), random([3, 37, 66], 2), random([66], 3));
+    checks.gradients("layer_norm_residual", EXACT, residual, |(x, y, w)| layer_norm_residual(x, y, w.clone(), w, 1e-5));
     checks.gradients("group_norm", EXACT, inputs(), |(x, w, b)| group_norm(x, w, b, 3, 1e-5));
     checks.gradients("group_norm_gelu", EXACT, inputs(), |(x, w, b)| group_norm_gelu(x, w, b, 3, 1e-5));
     let valid: Vec<bool> = (0..3 * 37).map(|i| i % 5 != 2).collect();
@@ -160,10 +165,22 @@ fn products(checks: &mut Checks) {
             num_kv_heads: 2,
             scale: 0.25,
             may_attend: (0..2).flat_map(|_| (0..70).map(range)).collect(),
+            dropout: None,
         };
         let inputs = (random([2, 70, 64], 1), random([2, 70, 32], 2), random([2, 70, 32], 3));
         checks.gradients(what, tolerance, inputs, |(q, k, v)| precision.scope(|| attention(q, k, v, &how)));
     }
+    let how = Attention {
+        num_heads: 2,
+        num_kv_heads: 2,
+        scale: 0.5,
+        may_attend: (0..2 * 9).map(|i| [0, i % 9 + 1]).collect(),
+        dropout: Some(AttentionDropout { probability: 0.2, key: 7 }),
+    };
+    let inputs = (random([2, 9, 8], 1), random([2, 9, 8], 2), random([1, 2, 5], 3));
+    checks.gradients("attention, relative, dropout", PRODUCT, inputs, |(q, k, relative)| {
+        attention_relative(q, k.clone(), k, relative, 2, &how)
+    });
 }
 
 fn losses(checks: &mut Checks) {
@@ -217,6 +234,10 @@ fn updates(checks: &mut Checks) {
         let on = |seed| Tensor::<1>::from_data(random([40 * 66], seed).into_data(), device);
         let (weight, mean) = muon([40, 66], on(1), on(2), on(3), &how);
         vec![values(weight), values(mean)]
+    });
+    checks.compare("place", EXACT, |device| {
+        let on = |shape, seed| Tensor::<3>::from_data(random(shape, seed).into_data(), device);
+        vec![values(place(on([2, 9, 5], 1), on([2, 3, 5], 2), &[6, 1]))]
     });
     checks.compare("global_norm", EXACT, |device| {
         let on = |seed| Tensor::<1>::from_data(random([10_000], seed).into_data(), device);

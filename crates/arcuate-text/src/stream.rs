@@ -36,7 +36,7 @@ impl<'t> DecodeStream<'t> {
     }
 
     /// Gives what is left; an incomplete character becomes `\u{fffd}`.
-    pub fn finish(mut self) -> Result<String> {
+    pub fn finish(&mut self) -> Result<String> {
         let text = self.tokenizer.decode(&self.window)?;
         self.hand_out(&text)
     }

@@ -17,6 +17,9 @@ use crate::memory;
 use crate::session::Options;
 use crate::terminal::{self, amount, duration, say};
 
+/// Samples that are drawn together.
+const SAMPLES_TOGETHER: usize = 16;
+
 /// What is known when the loop has ended.
 pub(crate) struct Closing<'a> {
     pub recipe: &'a Recipe,
@@ -148,7 +151,7 @@ fn draw(closing: &Closing, folder: &RunDir) -> Result<Vec<(String, String)>> {
     let network = arcuate_model::load(&dir, closing.device)?;
     let config = GenerateConfig::from_samples(samples, closing.recipe.seed);
     let generator = Generator::new(&network, closing.tokenizer, config)?;
-    let texts = generator.generate_all(&samples.prompts, |_, _| std::ops::ControlFlow::Continue(()))?;
+    let texts = generator.generate_all(&samples.prompts, SAMPLES_TOGETHER)?;
     Ok(samples.prompts.iter().cloned().zip(texts.into_iter().map(|g| g.text)).collect())
 }
 

@@ -204,6 +204,31 @@ fn generate_reads_the_prompt_from_standard_input() {
 }
 
 #[test]
+fn generate_continues_many_prompts_alike_in_batches_of_any_size() {
+    let dir = folder_with_model();
+    write(&dir, "prompts.txt", "the state of the union\nfellow\n");
+    write(&dir, "prompts.jsonl", "{\"prompt\": \"the state of the union\"}\n{\"prompt\": \"fellow\"}\n");
+    let options = ["--num", "2", "--max-new-tokens", "9", "--json"];
+    let texts = |source: &[&str], batch_size| {
+        let batch = ["--batch-size", batch_size];
+        let answer = json(dir.path(), &[&["generate", "model"][..], source, &options, &batch].concat());
+        let list = answer["generations"].as_array().expect("a list").clone();
+        assert!(answer["tokens_per_second"].as_f64().is_some_and(|rate| rate > 0.0));
+        list.iter().map(|one| (one["prompt"].to_string(), one["ids"].to_string())).collect::<Vec<_>>()
+    };
+    let given = texts(&["--prompt", "the state of the union", "--prompt", "fellow"], "16");
+    assert_eq!(given.len(), 4);
+    assert_eq!((given[0].0.as_str(), given[3].0.as_str()), ("\"the state of the union\"", "\"fellow\""));
+    assert_ne!(given[0].1, given[1].1);
+    for (source, batch_size) in [("prompts.txt", "1"), ("prompts.jsonl", "3")] {
+        assert_eq!(texts(&["--prompts", source], batch_size), given);
+    }
+    let shown = succeeds(dir.path(), &["generate", "model", "--prompts", "prompts.txt", "--max-new-tokens", "2"]);
+    let second = shown.find("--- 2 of 2 ---\nfellow").expect("a heading and the prompt");
+    assert!(shown.starts_with("--- 1 of 2 ---\nthe state of the union") && second > 0, "{shown}");
+}
+
+#[test]
 fn generate_ends_quietly_when_nobody_reads() {
     let dir = folder_with_model();
     let mut command = program(dir.path(), &["generate", "model", "--prompt", "the", "--num", "50"]);
@@ -224,6 +249,9 @@ fn generate_refuses_wrong_folders_and_values() {
     call(&["."], 2, "is not a checkpoint folder");
     call(&["model", "--temperature=-1"], 2, "temperature");
     call(&["model", "--num", "0"], 2, "`--num` is 0");
+    call(&["model", "--batch-size", "0"], 2, "`--batch-size` is 0");
+    call(&["model", "--prompts", "nowhere.txt"], 2, "cannot read `nowhere.txt`");
+    call(&["model", "-", "--prompt", "-"], 2, "named twice");
     fails(dir.path(), &["generate", "model"], 2, "--prompt");
     copy_model("bert_mlm", &dir.path().join("bert"));
     fs::copy(dir.path().join("model/tokenizer.json"), dir.path().join("bert/tokenizer.json")).expect("copied");

@@ -51,21 +51,62 @@ fn drawn(max_new_tokens: usize, seed: u64) -> GenerateConfig {
     GenerateConfig { sampling, seed, ignore_end: true, ..GenerateConfig::greedy(max_new_tokens) }
 }
 
+/// Logits after every token, without a cache.
+fn uncached(network: &Network, ids: &[u32]) -> Vec<f32> {
+    let input = Input::from_rows(1, ids.len(), ids.iter().map(|id| *id as i32).collect(), &[]).expect("no holes");
+    values(network.forward(&input, &Wanted::All).expect("runs").logits())
+}
+
 #[test]
 fn cached_and_uncached_logits_agree_in_every_architecture() {
-    let ids: Vec<i32> = (0..24).map(|i| (i * 37 + 11) % 60).collect();
+    let ids: Vec<u32> = (0..24).map(|i| (i * 37 + 11) % 60).collect();
     for network in all_architectures() {
         let name = network.architecture().name();
-        let input = Input::from_rows(1, ids.len(), ids.clone(), &[]).expect("no holes");
-        let whole = values(network.forward(&input, &Wanted::All).expect("runs").logits());
+        let whole = uncached(&network, &ids);
         for steps in [vec![1; 24], vec![24], vec![10, 1, 1, 5, 7], vec![3, 20, 1]] {
-            let mut cache = KvCache::new();
+            let mut cache = KvCache::new(1);
             for num in steps {
-                let start = cache.len();
-                let logits = values(network.step(1, &ids[start..start + num], &mut cache).expect("runs"));
-                let want = &whole[(start + num - 1) * 60..(start + num) * 60];
-                let apart = logits.iter().zip(want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-                assert!(apart < 1e-4, "{name} differs by {apart} after {start} + {num}");
+                let start = cache.lengths()[0];
+                let logits = network.step(&[&ids[start..start + num]], &mut cache).expect("runs");
+                same(name, &values(logits), &whole[(start + num - 1) * 60..(start + num) * 60]);
+            }
+        }
+    }
+}
+
+fn same(name: &str, logits: &[f32], want: &[f32]) {
+    let apart = logits.iter().zip(want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(logits.len() == want.len() && apart < 1e-4, "{name} differs by {apart}");
+}
+
+#[test]
+fn rows_of_different_length_agree_with_rows_alone_and_survive_the_end_of_others() {
+    let texts: Vec<Vec<u32>> = [20, 9, 14].iter().map(|len| (0..*len).map(|i| (i * 31 + len) % 60).collect()).collect();
+    for network in all_architectures() {
+        let name = network.architecture().name();
+        let whole: Vec<Vec<f32>> = texts.iter().map(|text| uncached(&network, text)).collect();
+        let mut cache = KvCache::new(3);
+        let mut rows = vec![0, 1, 2];
+        // (tokens of each row, rows that end afterwards)
+        for (counts, ended) in
+            [(vec![7, 2, 11], None), (vec![1, 1, 1], None), (vec![2, 6, 1], Some(1)), (vec![10, 1], None)]
+        {
+            let before = cache.lengths().to_vec();
+            let new: Vec<&[u32]> = rows
+                .iter()
+                .zip(&before)
+                .zip(&counts)
+                .map(|((row, from), num)| &texts[*row][*from..from + num])
+                .collect();
+            let logits = values(network.step(&new, &mut cache).expect("runs"));
+            for (place, row) in rows.iter().enumerate() {
+                let at = before[place] + counts[place] - 1;
+                same(name, &logits[place * 60..(place + 1) * 60], &whole[*row][at * 60..(at + 1) * 60]);
+            }
+            if let Some(ended) = ended {
+                let left: Vec<usize> = (0..rows.len()).filter(|place| rows[*place] != ended).collect();
+                cache.keep(&left);
+                rows = left.iter().map(|place| rows[*place]).collect();
             }
         }
     }
@@ -80,9 +121,7 @@ fn greedy_tokens_are_those_of_the_network_without_a_cache() {
     let mut ids = generator.encode("the people").expect("encodes");
     let (new, reason) = generator.tokens(&ids, 0, |_| Ok(None)).expect("generates");
     for id in &new {
-        let tokens = ids.iter().map(|id| *id as i32).collect();
-        let input = Input::from_rows(1, ids.len(), tokens, &[]).expect("no holes");
-        let logits = values(network.forward(&input, &Wanted::All).expect("runs").logits());
+        let logits = uncached(&network, &ids);
         let last = &logits[logits.len() - tokenizer.vocab_size()..];
         let mut best = 0;
         for (i, logit) in last.iter().enumerate() {
@@ -115,17 +154,57 @@ fn the_same_seed_gives_the_same_text_and_another_one_another() {
 }
 
 #[test]
-fn items_of_a_batch_draw_differently_and_do_not_depend_on_their_neighbours() {
+fn items_of_a_batch_draw_differently_and_do_not_depend_on_the_size_of_the_batch() {
     let tokenizer = bytes();
     let network = llama(64, tokenizer.vocab_size());
-    let generator = Generator::new(&network, &tokenizer, drawn(10, 1)).expect("fits");
-    let quiet = |_: usize, _: &str| ControlFlow::Continue(());
-    let batch = generator.generate_all(&["the", "the", "a much longer prompt of the union"], quiet).expect("generates");
-    assert_ne!(batch[0].ids, batch[1].ids);
-    for (index, prompt) in ["the", "the", "a much longer prompt of the union"].iter().enumerate() {
-        let alone = generator.generate(prompt, index as u64, |_| ControlFlow::Continue(())).expect("generates");
-        assert_eq!(alone, batch[index]);
+    let (_, free) = generate(drawn(10, 1), "the");
+    // One of them ends early, so rows leave the batch while others go on.
+    let end_tokens = vec![free.ids[2]];
+    let config = GenerateConfig { end_tokens, ignore_end: false, ..drawn(10, 1) };
+    let generator = Generator::new(&network, &tokenizer, config).expect("fits");
+    let prompts = ["the", "the", "a much longer prompt of the union", "of"];
+    let alone: Vec<Generation> = (0..)
+        .zip(prompts)
+        .map(|(item, prompt)| generator.generate(prompt, item, |_| ControlFlow::Continue(())).expect("generates"))
+        .collect();
+    assert_ne!(alone[0].ids, alone[1].ids);
+    assert_eq!(alone[0].reason, Reason::EndToken);
+    for batch_size in 0..6 {
+        assert_eq!(generator.generate_all(&prompts, batch_size).expect("generates"), alone);
     }
+}
+
+#[test]
+fn every_row_of_a_batch_has_its_own_stop_strings_and_pieces() {
+    let tokenizer = bytes();
+    let network = llama(64, tokenizer.vocab_size());
+    let (_, free) = generate(drawn(30, 4), "the");
+    let letters: Vec<char> = free.text.chars().collect();
+    let stop: String = letters[8..12].iter().collect();
+    let config = GenerateConfig { stop: vec![stop], ..drawn(30, 4) };
+    let generator = Generator::new(&network, &tokenizer, config).expect("fits");
+    let mut pieces = vec![String::new(); 3];
+    let batch = [("the", 0), ("of", 7), ("the union", 2)];
+    let all = generator
+        .generate_batch(&batch, |index, text| {
+            pieces[index].push_str(text);
+            ControlFlow::Continue(())
+        })
+        .expect("generates");
+    assert_eq!(all[0].reason, Reason::StopString);
+    assert!(all[1].ids.len() > all[0].ids.len());
+    for ((one, (prompt, item)), pieces) in all.iter().zip(batch).zip(pieces) {
+        assert_eq!(one.text, pieces);
+        assert_eq!(*one, generator.generate(prompt, item, |_| ControlFlow::Continue(())).expect("generates"));
+    }
+}
+
+#[test]
+fn no_prompts_are_no_continuations() {
+    let tokenizer = bytes();
+    let network = llama(64, tokenizer.vocab_size());
+    let generator = Generator::new(&network, &tokenizer, drawn(3, 4)).expect("fits");
+    assert!(generator.generate_all::<&str>(&[], 4).expect("nothing to do").is_empty());
 }
 
 #[test]
@@ -169,8 +248,8 @@ fn the_receiver_can_break_off() {
     let tokenizer = bytes();
     let network = llama(64, tokenizer.vocab_size());
     let generator = Generator::new(&network, &tokenizer, drawn(30, 4)).expect("fits");
-    let done = generator.generate_all(&["the", "of"], |_, _| ControlFlow::Break(())).expect("generates");
-    assert_eq!((done.len(), done[0].reason), (1, Reason::Interrupted));
+    let done = generator.generate_batch(&[("the", 0), ("of", 1)], |_, _| ControlFlow::Break(())).expect("generates");
+    assert!(done.iter().all(|one| one.reason == Reason::Interrupted), "{done:?}");
 }
 
 #[test]

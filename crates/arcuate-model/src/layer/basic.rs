@@ -106,4 +106,9 @@ impl LayerNorm {
     pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         norm::layer_norm(x, self.weight.val(), self.bias.val(), self.eps)
     }
+
+    /// The norm of `x + residual`.
+    pub(crate) fn forward_sum<const D: usize>(&self, x: Tensor<D>, residual: Tensor<D>) -> Tensor<D> {
+        norm::layer_norm_residual(x, residual, self.weight.val(), self.bias.val(), self.eps)
+    }
 }

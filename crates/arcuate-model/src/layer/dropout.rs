@@ -1,6 +1,7 @@
 //! Dropout with masks from named random numbers.
 
-use arcuate_ops::dropout as ops;
+use arcuate_ops::rng::Stream;
+use arcuate_ops::{attention, dropout as ops};
 use burn::tensor::Tensor;
 
 /// The name of the masks of one forward pass; every layer has a site of its own.
@@ -20,6 +21,13 @@ pub(crate) fn dropout<const D: usize>(x: Tensor<D>, probability: f64, site: u64,
     }
 }
 
+/// Dropout of one layer's attention probabilities; none without a stream.
+pub(crate) fn attention_dropout(probability: f64, layer: u64, stream: Option<&Dropout>) -> Option<attention::Dropout> {
+    let name = stream.filter(|_| probability > 0.0)?;
+    let key = Stream::new(name.seed, "attention dropout", name.step, layer).next_u64();
+    Some(attention::Dropout { probability, key })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,6 +42,14 @@ mod tests {
         assert!((mean - 1.0).abs() < 0.02);
         assert_eq!(a, values(dropout(ones(), 0.25, 3, Some(&name))));
         assert_ne!(a, values(dropout(ones(), 0.25, 4, Some(&name))));
+    }
+
+    #[test]
+    fn layers_and_steps_drop_different_attention_probabilities() {
+        let key = |step, layer| attention_dropout(0.1, layer, Some(&Dropout { seed: 1, step })).map(|d| d.key);
+        assert_eq!(key(2, 3), key(2, 3));
+        assert!(key(2, 3) != key(2, 4) && key(2, 3) != key(3, 3));
+        assert!(attention_dropout(0.1, 0, None).is_none());
     }
 
     #[test]

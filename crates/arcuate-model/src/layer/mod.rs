@@ -7,4 +7,4 @@ mod dropout;
 pub(crate) use basic::{Embedding, LayerNorm, Linear, RmsNorm};
 pub use cache::KvCache;
 pub use dropout::Dropout;
-pub(crate) use dropout::dropout;
+pub(crate) use dropout::{attention_dropout, dropout};

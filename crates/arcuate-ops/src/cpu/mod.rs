@@ -1,5 +1,6 @@
 //! CPU kernels: vector code by instruction set, matrix products, threads.
 
+pub(crate) mod attend;
 pub(crate) mod channels;
 pub(crate) mod conv;
 pub(crate) mod ctc;

@@ -44,6 +44,9 @@ impl Level {
     }
 }
 
+/// The environment variable that names the best instruction set to use, so that tests of every crate can be run with each.
+pub const LEVEL_VARIABLE: &str = "ARCUATE_CPU";
+
 static LEVEL: AtomicU8 = AtomicU8::new(0);
 
 fn detect() -> Level {
@@ -68,8 +71,12 @@ fn detect() -> Level {
     Level::Portable
 }
 
-/// The instruction set that kernels use.
+/// The instruction set that kernels use: the best that the processor has, or that the environment names.
 pub fn level() -> Level {
+    #[cfg(test)]
+    if let Some(forced) = testing::FORCED.get() {
+        return forced;
+    }
     match LEVEL.load(Ordering::Relaxed) {
         1 => Level::Portable,
         2 => Level::Avx2,
@@ -77,16 +84,12 @@ pub fn level() -> Level {
         4 => Level::Avx512Bf16,
         5 => Level::Amx,
         _ => {
-            let found = detect();
+            let wanted = std::env::var(LEVEL_VARIABLE).ok().and_then(|name| Level::from_name(&name));
+            let found = wanted.unwrap_or(Level::Amx).min(detect());
             LEVEL.store(found as u8, Ordering::Relaxed);
             found
         }
     }
-}
-
-/// Uses at most the given instruction set from now on; what the processor lacks is never chosen.
-pub fn force_level(wanted: Level) {
-    LEVEL.store(wanted.min(detect()) as u8, Ordering::Relaxed);
 }
 
 /// Compiles a function once per instruction set and calls the one that `level()` names.
@@ -122,6 +125,24 @@ macro_rules! simd {
     };
 }
 pub(crate) use simd;
+
+/// Instruction sets of single tests, which leave other tests of the same process alone.
+#[cfg(test)]
+pub(crate) mod testing {
+    use std::cell::Cell;
+
+    use super::Level;
+
+    thread_local! {
+        pub(super) static FORCED: Cell<Option<Level>> = const { Cell::new(None) };
+    }
+
+    /// A pool whose threads use the given instruction set.
+    pub(crate) fn pool(level: Level, threads: usize) -> rayon::ThreadPool {
+        let force = move |_| FORCED.set(Some(level));
+        rayon::ThreadPoolBuilder::new().num_threads(threads).start_handler(force).build().expect("a pool")
+    }
+}
 
 #[cfg(test)]
 mod tests {

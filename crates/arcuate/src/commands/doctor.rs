@@ -47,7 +47,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
   arcuate doctor --json
   arcuate doctor --test-device cuda
 
-`RAYON_NUM_THREADS` sets the number of threads.")]
+`RAYON_NUM_THREADS` sets the number of threads; `ARCUATE_CPU` limits the instruction set to portable, avx2, avx512,
+avx512_bf16 or amx.")]
 pub(crate) struct Args {
     /// Compute every operation on this device and on the CPU and compare, instead. Exit code 0 if all agree, else 1.
     #[arg(long, value_name = "DEVICE", value_parser = device::kinds())]
@@ -135,7 +136,7 @@ fn look() -> Findings {
     Findings {
         version: env!("CARGO_PKG_VERSION"),
         target: format!("{} {}", std::env::consts::ARCH, std::env::consts::OS),
-        cpu: cpu_name(&cpuinfo),
+        cpu: cpu(),
         cpu_features: cpu_features(&cpuinfo),
         kernels: DeviceKind::Cpu.describe(),
         threads: threads_used(threads),
@@ -153,6 +154,11 @@ fn look() -> Findings {
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
+}
+
+/// What the processor calls itself.
+pub(crate) fn cpu() -> String {
+    cpu_name(&read("/proc/cpuinfo"))
 }
 
 /// The value of the first line of `/proc/cpuinfo` that begins so.

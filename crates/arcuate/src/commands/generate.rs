@@ -1,8 +1,9 @@
-//! `arcuate generate`: continues a prompt, streaming the text as it is generated.
+//! `arcuate generate`: continues prompts, streaming the text of a single one as it is generated.
 
 pub(super) mod folder;
+mod prompts;
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -14,27 +15,29 @@ use serde_json::json;
 use super::runs::output;
 use crate::{exit, terminal};
 
-/// Longest prompt that is read from standard input.
-const MAX_PROMPT_BYTES: u64 = 16 << 20;
-
-/// Continue a prompt with a checkpoint, streaming the text as it is generated.
+/// Continue prompts with a checkpoint; a single text is streamed as it is generated.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   arcuate generate runs/quickstart/checkpoints/best --prompt \"Fellow citizens\"
   echo \"Fellow citizens\" | arcuate generate runs/quickstart/checkpoints/best - --temperature 0
   arcuate generate models/llama --prompt \"Once\" --num 3 --top-p 0.9 --stop \"\\n\\n\" --json
+  arcuate generate models/llama --prompts questions.jsonl --batch-size 32 --json
 
-The same seed gives the same text. Prompt and text go to standard output, timing to standard error.")]
-#[command(group(clap::ArgGroup::new("source").required(true).args(["prompt", "stdin"])))]
+The same seed gives the same text. Prompt and text go to standard output, timing to standard error.
+A file of prompts has one a line: text, or in a `.jsonl` file objects such as {\"prompt\": \"Once\"}.")]
+#[command(group(clap::ArgGroup::new("source").required(true).multiple(true).args(["prompt", "prompts", "stdin"])))]
 pub(crate) struct Args {
     /// Checkpoint folder with the tokenizer beside the model.
     dir: PathBuf,
     /// `-` reads the prompt from standard input.
     #[arg(value_name = "-", value_parser = ["-"])]
     stdin: Option<String>,
-    /// Text to continue; `-` reads it from standard input.
+    /// Text to continue; `-` reads it from standard input; may be repeated.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    prompt: Option<String>,
+    prompt: Vec<String>,
+    /// File of texts to continue, one a line, or `.jsonl` with `prompt` in each object.
+    #[arg(long, value_name = "FILE")]
+    prompts: Option<PathBuf>,
     /// Longest continuation in tokens.
     #[arg(long, value_name = "N", default_value_t = 200)]
     max_new_tokens: usize,
@@ -59,74 +62,142 @@ pub(crate) struct Args {
     /// Seed of the draws.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// How many continuations.
+    /// How many continuations of each prompt.
     #[arg(long, value_name = "N", default_value_t = 1)]
     num: u64,
-    /// Print prompt and continuations as JSON when all are done.
+    /// How many continuations are computed together; 1 streams each of them.
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    batch_size: usize,
+    /// Print prompts and continuations as JSON when all are done.
     #[arg(long)]
     json: bool,
+}
+
+/// A continuation with what was asked and how long its batch took.
+struct Done {
+    prompt: String,
+    generation: Generation,
+    seconds: f64,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     folder::check(&args.dir)?;
     let config = config(&args)?;
-    let prompt = match args.prompt.as_deref() {
-        Some(prompt) if prompt != "-" => prompt.to_owned(),
-        _ => read_prompt()?,
-    };
+    let prompts = prompts::read(&args)?;
     let start = Instant::now();
     let opened = folder::open(&args.dir)?;
     let generator = Generator::new(&opened.network, &opened.tokenizer, config).map_err(coded)?;
+    for (index, prompt) in prompts.iter().enumerate() {
+        // A prompt that cannot be continued is told before hours are spent on the others.
+        generator.encode(prompt).map_err(|error| match prompts.len() {
+            1 => coded(error),
+            _ => coded(error).context(format!("prompt {}", index + 1)),
+        })?;
+    }
     terminal::say("load", &format!("{} in {}", args.dir.display(), terminal::duration(start.elapsed().as_secs_f64())));
-    let mut results = Vec::new();
-    for item in 0..args.num {
-        if !args.json {
-            let heading = if args.num > 1 { format!("--- {} of {} ---\n", item + 1, args.num) } else { String::new() };
-            let (bold, plain) = if output::color() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
-            if show(&format!("{heading}{bold}{prompt}{plain}"))?.is_break() {
-                return Ok(());
-            }
-        }
-        let start = Instant::now();
-        let mut failure = None;
-        let result = generator.generate(&prompt, item, |text| {
-            if args.json {
-                return ControlFlow::Continue(());
-            }
-            show(text).unwrap_or_else(|error| {
-                failure = Some(error);
-                ControlFlow::Break(())
-            })
-        });
-        if let Some(error) = failure {
-            return Err(error);
-        }
-        let generation = result.map_err(coded)?;
-        if generation.reason == Reason::Interrupted || (!args.json && show("\n")?.is_break()) {
+    // The draws of a continuation follow from its number, so they do not depend on the batch.
+    let jobs: Vec<(&str, u64)> =
+        prompts.iter().flat_map(|prompt| (0..args.num).map(move |_| prompt.as_str())).zip(0..).collect();
+    let start = Instant::now();
+    let mut done = Vec::with_capacity(jobs.len());
+    for batch in jobs.chunks(args.batch_size) {
+        if run_batch(&args, &generator, batch, jobs.len(), &mut done)?.is_break() {
             return Ok(());
         }
-        let seconds = start.elapsed().as_secs_f64();
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let num_tokens: usize = done.iter().map(|one| one.generation.num_new_tokens()).sum();
+    if done.len() > 1 {
+        let rate = num_tokens as f64 / seconds.max(1e-9);
+        let text = format!(
+            "{} continuations, {num_tokens} tokens in {}, {rate:.1} tok/s",
+            done.len(),
+            terminal::duration(seconds)
+        );
+        terminal::say("all", &text);
+    }
+    if args.json { output::json(&answer(&args, &prompts, &done, seconds)) } else { Ok(()) }
+}
+
+/// Continues a batch and shows it; breaks off when nobody reads any more.
+fn run_batch(
+    args: &Args,
+    generator: &Generator,
+    batch: &[(&str, u64)],
+    num_jobs: usize,
+    done: &mut Vec<Done>,
+) -> anyhow::Result<ControlFlow<()>> {
+    let heading = |prompt: &str, number: usize| {
+        let heading = if num_jobs > 1 { format!("--- {number} of {num_jobs} ---\n") } else { String::new() };
+        let (bold, plain) = if output::color() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+        format!("{heading}{bold}{prompt}{plain}")
+    };
+    let streams = !args.json && batch.len() == 1;
+    if streams && show(&heading(batch[0].0, done.len() + 1))?.is_break() {
+        return Ok(ControlFlow::Break(()));
+    }
+    let start = Instant::now();
+    let mut failure = None;
+    let result = generator.generate_batch(batch, |_, text| {
+        if !streams {
+            return ControlFlow::Continue(());
+        }
+        show(text).unwrap_or_else(|error| {
+            failure = Some(error);
+            ControlFlow::Break(())
+        })
+    });
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    let generations = result.map_err(coded)?;
+    let seconds = start.elapsed().as_secs_f64();
+    for ((prompt, _), generation) in batch.iter().zip(generations) {
+        let shown = match (args.json, streams) {
+            (true, _) => String::new(),
+            (false, true) => "\n".to_owned(),
+            (false, false) => format!("{}{}\n", heading(prompt, done.len() + 1), generation.text),
+        };
+        if generation.reason == Reason::Interrupted || show(&shown)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
         terminal::say("done", &timing(&generation, seconds));
-        results.push((generation, seconds));
+        done.push(Done { prompt: (*prompt).to_owned(), generation, seconds });
     }
-    if !args.json {
-        return Ok(());
-    }
-    let generations: Vec<_> = results
+    Ok(ControlFlow::Continue(()))
+}
+
+/// The answer for programs; with one prompt, it stands on top too.
+fn answer(args: &Args, prompts: &[String], done: &[Done], seconds: f64) -> serde_json::Value {
+    let generations: Vec<_> = done
         .iter()
-        .map(|(generation, seconds)| {
-            let mut value = json!(generation);
-            value["seconds"] = json!(seconds);
-            value["tokens_per_second"] = json!(speed(generation, *seconds));
+        .map(|one| {
+            let mut value = json!(one.generation);
+            value["prompt"] = json!(one.prompt);
+            value["seconds"] = json!(one.seconds);
+            value["tokens_per_second"] = json!(speed(&one.generation, one.seconds));
             value
         })
         .collect();
-    output::json(&json!({ "model": args.dir, "prompt": prompt, "seed": args.seed, "generations": generations }))
+    let mut answer = json!({ "model": args.dir });
+    if let [prompt] = prompts {
+        answer["prompt"] = json!(prompt);
+    }
+    let num_tokens: usize = done.iter().map(|one| one.generation.num_new_tokens()).sum();
+    answer["seed"] = json!(args.seed);
+    answer["batch_size"] = json!(args.batch_size);
+    answer["generations"] = json!(generations);
+    answer["seconds"] = json!(seconds);
+    answer["tokens_per_second"] = json!(num_tokens as f64 / seconds.max(1e-9));
+    answer
 }
 
 fn config(args: &Args) -> anyhow::Result<GenerateConfig> {
     if args.num == 0 {
         return Err(exit::usage("`--num` is 0; ask for 1 or more continuations"));
+    }
+    if args.batch_size == 0 {
+        return Err(exit::usage("`--batch-size` is 0; compute 1 or more continuations together"));
     }
     if args.stop.iter().any(String::is_empty) {
         return Err(exit::usage("a `--stop` text is empty; leave it out, or give the text before which to end"));
@@ -145,24 +216,6 @@ fn config(args: &Args) -> anyhow::Result<GenerateConfig> {
         ignore_end: false,
         seed: args.seed,
     })
-}
-
-/// Standard input to its end; one line break at the end belongs to the shell, not to the prompt.
-fn read_prompt() -> anyhow::Result<String> {
-    let mut bytes = Vec::new();
-    let read = std::io::stdin().lock().take(MAX_PROMPT_BYTES + 1).read_to_end(&mut bytes);
-    read.context("cannot read the prompt from standard input")?;
-    if bytes.len() as u64 > MAX_PROMPT_BYTES {
-        return Err(exit::usage(format!(
-            "the prompt on standard input has more than {MAX_PROMPT_BYTES} bytes; shorten it"
-        )));
-    }
-    let mut prompt = String::from_utf8(bytes)
-        .map_err(|error| exit::usage(format!("the prompt on standard input is not UTF-8: {}", error.utf8_error())))?;
-    if prompt.ends_with('\n') {
-        prompt.pop();
-    }
-    Ok(prompt)
 }
 
 /// Writes to standard output at once; breaks off when nobody reads any more.

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::{exit, processor, terminal};
 
+mod bench;
 mod check;
 mod data;
 mod doctor;
@@ -38,6 +39,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Bench(bench::Args),
     Check(check::Args),
     Data(data::Args),
     Doctor(doctor::Args),
@@ -54,7 +56,7 @@ enum Command {
 /// Runs the command that the arguments name.
 pub(crate) fn main() -> ExitCode {
     let command = Cli::parse().command;
-    let result = processor::choose().and_then(|()| start(command));
+    let result = processor::check_variable().and_then(|()| start(command));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -66,6 +68,7 @@ pub(crate) fn main() -> ExitCode {
 
 fn start(command: Command) -> anyhow::Result<()> {
     match command {
+        Command::Bench(args) => bench::run(args),
         Command::Check(args) => check::run(args),
         Command::Data(args) => data::run(args),
         Command::Doctor(args) => doctor::run(args),

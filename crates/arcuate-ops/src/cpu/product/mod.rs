@@ -69,7 +69,7 @@ const TASK_ROWS: usize = 224;
 /// Tasks for each thread, so that a slow one does not hold up the others.
 const TASKS: usize = 4;
 /// Multiplications below which waking other threads takes longer than the product.
-const SMALL: usize = 1 << 18;
+const SMALL: usize = 1 << 20;
 
 impl Engine {
     fn new(precision: Precision, level: Level) -> Self {
@@ -98,9 +98,9 @@ impl Engine {
         Self { format, rows, cols, whole: false, depth: 384, strip: tile::portable::strip }
     }
 
-    /// Words from one row of a left panel to the next: whole cache lines, and never a power of two of them.
+    /// Words from one row of a left panel to the next: an odd number of cache lines.
     fn left_row(&self, words: usize) -> usize {
-        (words.next_multiple_of(LINE / 4) / (LINE / 4) | 1) * (LINE / 4)
+        (words.div_ceil(LINE / 4) | 1) * (LINE / 4)
     }
 
     /// How left panels of `words` lie: words from one row to the next, and from one place along k to the next.
@@ -211,7 +211,7 @@ where
         unsafe {
             if k == 0 {
                 nothing(sizes, out, how, finish);
-            } else if m <= thin::ROWS && (b.row == 1 || b.col == 1) {
+            } else if m <= thin::ROWS && k * n >= thin::LEAST && (b.row == 1 || b.col == 1) {
                 thin::multiply(sizes, a, b, out, how, finish);
             } else {
                 blocks(Engine::new(how.precision, level()), sizes, a, b, out, how, finish);

@@ -5,6 +5,7 @@
 //! one in the low half: `[outer][k / 2]` and `[k / 2][outer]`; an odd last k has zero as its neighbour.
 
 use crate::cpu::gemm::View;
+#[cfg(target_arch = "x86_64")]
 use crate::cpu::simd::{Level, level};
 
 /// The k that one step of packing to bf16 takes.
@@ -223,8 +224,8 @@ unsafe fn narrow(from: Block, to: *mut u32, row: usize) {
                 narrow_line(at, to);
                 continue;
             }
-            for l in 0..from.k {
-                line[l] = *at.add(l * from.inner);
+            for (l, x) in line.iter_mut().enumerate().take(from.k) {
+                *x = *at.add(l * from.inner);
             }
             for p in 0..from.k.div_ceil(2) {
                 // What lies behind an odd end was never written: zero.

@@ -1,20 +1,16 @@
-use std::sync::Mutex;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::cpu::gemm::{matmul, matmul_new, matmul_then};
-use crate::cpu::simd::force_level;
+use crate::cpu::simd::testing::pool;
 
-static FORCED: Mutex<()> = Mutex::new(());
-
-/// Calls `f` once for each level of this processor, which products use meanwhile.
-fn each_level(mut f: impl FnMut(Level)) {
-    let _guard = FORCED.lock().unwrap_or_else(|e| e.into_inner());
-    for level in Level::available() {
-        force_level(level);
-        f(level);
+/// Calls `f` once for each level of this processor, on threads that use it.
+fn each_level(mut f: impl FnMut(Level) + Send) {
+    static POOLS: OnceLock<Vec<(Level, rayon::ThreadPool)>> = OnceLock::new();
+    for (level, pool) in POOLS.get_or_init(|| Level::available().map(|level| (level, pool(level, 2))).collect()) {
+        pool.install(|| f(*level));
     }
-    force_level(Level::Amx);
 }
 
 fn numbers(len: usize, seed: u64) -> Vec<f32> {
@@ -169,8 +165,8 @@ fn number_of_threads_changes_no_bit() {
                 each_level(|level| {
                     let alone = matmul_new([m, n, k], a, b, How::one(precision), |_, _, _| {});
                     for threads in [1, 2, 3] {
-                        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                        let out = pool.install(|| matmul_new([m, n, k], a, b, How::all(precision), |_, _, _| {}));
+                        let out = pool(level, threads)
+                            .install(|| matmul_new([m, n, k], a, b, How::all(precision), |_, _, _| {}));
                         let same = out.iter().zip(&alone).all(|(x, y)| x.to_bits() == y.to_bits());
                         assert!(same, "{level:?} {precision:?} [{m}, {n}, {k}] {threads} threads");
                     }

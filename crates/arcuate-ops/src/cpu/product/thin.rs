@@ -8,6 +8,9 @@ use crate::cpu::simd::{Level, level, simd};
 
 /// The most rows.
 pub(super) const ROWS: usize = 4;
+/// The smallest right factor for which packing it would cost more than the product. Sums along k are in another order
+/// here than in blocks, so a row of a large product may differ in its last bits from the same row among more rows.
+pub(super) const LEAST: usize = 1 << 14;
 /// Columns of one task.
 const COLS: usize = 512;
 /// Sums that run side by side along k.

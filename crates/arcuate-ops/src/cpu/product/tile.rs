@@ -207,10 +207,10 @@ pub(super) mod avx2 {
             for l in 0..s.k {
                 let right = [_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8))];
                 _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD * COLS).cast());
-                for r in 0..R {
+                for (r, sum) in sum.iter_mut().enumerate() {
                     let left = _mm256_set1_ps(*s.a.add(r * s.a_row + l * s.a_step));
-                    sum[r][0] = _mm256_fmadd_ps(left, right[0], sum[r][0]);
-                    sum[r][1] = _mm256_fmadd_ps(left, right[1], sum[r][1]);
+                    sum[0] = _mm256_fmadd_ps(left, right[0], sum[0]);
+                    sum[1] = _mm256_fmadd_ps(left, right[1], sum[1]);
                 }
                 b = b.add(COLS);
             }
