@@ -51,6 +51,9 @@ impl Check {
     }
 }
 
+/// The keys that a query may attend to.
+type Keys<'a> = &'a dyn Fn(u32) -> [u32; 2];
+
 struct Checks<'a> {
     device: &'a Device,
     /// Whether the CPU stands in for a device without kernels of ours.
@@ -153,7 +156,7 @@ fn products(checks: &mut Checks) {
     let causal = |i: u32| [0, i + 1];
     let packed = |i: u32| if i < 30 { [0, i + 1] } else { [30, i + 1] };
     let padded = |i: u32| if i < 4 { [0, 0] } else { [4, 70] };
-    let kinds: [(&str, &dyn Fn(u32) -> [u32; 2], Precision, f64); 4] = [
+    let kinds: [(&str, Keys<'_>, Precision, f64); 4] = [
         ("attention, causal", &causal, Precision::F32, PRODUCT),
         ("attention, packed documents", &packed, Precision::F32, PRODUCT),
         ("attention, padded", &padded, Precision::F32, PRODUCT),
