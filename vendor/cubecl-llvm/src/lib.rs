@@ -68,7 +68,7 @@ impl PlironCompiler {
     pub fn compile(&mut self, _: KernelDefinition, _: &PlironOptions) -> Result<PlironArtifact, CompilationError> {
         Err(CompilationError::Generic {
             reason: "this program was built without LLVM; the feature `cubecl/cuda-cpp` is missing".to_owned(),
-            backtrace: cubecl_core::backtrace::BackTrace::capture(),
+            backtrace: cubecl_core::environment::backtrace::BackTrace::capture(),
         })
     }
 
