@@ -76,16 +76,13 @@ pub fn cpu() -> Device {
 /// The first GPU after a first computation on it, since the tensor library panics where something is missing.
 #[cfg(feature = "cuda")]
 fn start() -> Result<Device, Missing> {
-    let device = Device::cuda(0);
-    let twice = caught(|| {
+    let first = caught(|| {
+        let device = Device::cuda(0);
         let x = burn::tensor::Tensor::<1>::from_data([1.0f32, 2.0], &device);
-        crate::gradcheck::values(x * 2.0)
+        (device, crate::gradcheck::values(x * 2.0))
     });
-    match twice {
-        Ok(twice) if twice == [2.0, 4.0] => Ok(device),
-        Ok(twice) => Err(Missing::Start(format!("twice 1 and 2 is {twice:?} there"))),
-        Err(message) => Err(Missing::Start(message)),
-    }
+    let (device, twice) = first.map_err(Missing::Start)?;
+    if twice == [2.0, 4.0] { Ok(device) } else { Err(Missing::Start(format!("twice 1 and 2 is {twice:?} there"))) }
 }
 
 #[cfg(not(feature = "cuda"))]
