@@ -181,8 +181,10 @@ mod tests {
         let (w, b) = (random([4], 2), random([4], 3));
         let valid = [true, false, true, true];
         let x = random([4, 4], 1);
-        let spoilt =
-            Tensor::cat(vec![x.clone().slice([0..1]), x.clone().slice([1..2]) * f32::NAN, x.clone().slice([2..4])], 0);
+        let spoilt = Tensor::cat(
+            vec![x.clone().narrow(0, 0, 1), x.clone().narrow(0, 1, 1) * f32::NAN, x.clone().narrow(0, 2, 2)],
+            0,
+        );
         let (clean, spoilt) =
             (batch_norm(x, w.clone(), b.clone(), &valid, 1e-5), batch_norm(spoilt, w, b, &valid, 1e-5));
         assert_eq!((values(clean.0), clean.1), (values(spoilt.0), spoilt.1));
@@ -211,14 +213,21 @@ mod tests {
     #[test]
     fn threads_change_no_bit() {
         let run = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
             pool.install(|| {
                 let device = burn::tensor::Device::flex().autodiff();
                 let x = Tensor::<2>::from_data(random([700, 10], 1).into_data(), &device).require_grad();
                 let w = Tensor::<1>::from_data(random([10], 2).into_data(), &device).require_grad();
                 let (y, found) = batch_norm(x.clone(), w.clone(), w.clone(), &masks(700)[1], 1e-5);
                 let grads = (y.clone() * y.clone()).sum().backward();
-                ([values(y), values(x.grad(&grads).unwrap()), values(w.grad(&grads).unwrap())], found)
+                (
+                    [
+                        values(y),
+                        values(x.grad(&grads).expect("a gradient")),
+                        values(w.grad(&grads).expect("a gradient")),
+                    ],
+                    found,
+                )
             })
         };
         assert_eq!(run(1), run(2));

@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn threads_change_no_bit() {
         let run = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
             pool.install(|| {
                 let cases = CASES.iter().chain(&[[2, 400, 64, 96, 3, 2, 0, 0, 1], [2, 200, 64, 64, 32, 1, 16, 16, 4]]);
                 cases
@@ -283,7 +283,11 @@ mod tests {
                             Tensor::<3>::from_data(random([n, c / groups, k], 2).into_data(), &device).require_grad();
                         let y = conv1d(x.clone(), w.clone(), None, how(*case));
                         let grads = (y.clone() * y.clone()).sum().backward();
-                        [values(y), values(x.grad(&grads).unwrap()), values(w.grad(&grads).unwrap())]
+                        [
+                            values(y),
+                            values(x.grad(&grads).expect("a gradient")),
+                            values(w.grad(&grads).expect("a gradient")),
+                        ]
                     })
                     .collect::<Vec<_>>()
             })

@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn threads_change_no_bit() {
         let run = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
             pool.install(|| values(weight_norm(random([700, 3, 8], 1), random([8], 2), Keep::Last)))
         };
         assert_eq!(run(1), run(2));
