@@ -309,7 +309,7 @@ pub fn attention_plain(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gradcheck::{agrees, random, values};
+    use crate::gradcheck::{agrees, on_threads, random, values};
 
     fn same(b: usize, q: usize, k: usize, heads: [usize; 2], h: usize, range: impl Fn(usize) -> [u32; 2]) {
         let how = Attention {
@@ -448,8 +448,7 @@ mod tests {
     #[test]
     fn threads_change_no_bit() {
         let run = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
-            pool.install(|| {
+            on_threads(threads, || {
                 let device = burn::tensor::Device::flex().autodiff();
                 let on = |x: Tensor<3>| Tensor::<3>::from_data(x.into_data(), &device).require_grad();
                 let (q, k) = (on(random([1, 300, 24], 1)), on(random([1, 300, 12], 2)));

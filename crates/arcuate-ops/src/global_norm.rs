@@ -52,7 +52,7 @@ pub fn global_norm<const D: usize>(tensors: impl IntoIterator<Item = Tensor<D>>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gradcheck::{random, values};
+    use crate::gradcheck::{on_threads, random, values};
 
     fn many() -> Vec<Tensor<1>> {
         [0, 1, 15, 100, 16_384, 70_001].into_iter().map(|n| random([n], n as u64)).collect()
@@ -75,10 +75,7 @@ mod tests {
 
     #[test]
     fn threads_do_not_change_a_bit() {
-        let run = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
-            pool.install(|| global_norm(many()).to_bits())
-        };
+        let run = |threads| on_threads(threads, || global_norm(many()).to_bits());
         assert_eq!(run(1), run(2));
     }
 }

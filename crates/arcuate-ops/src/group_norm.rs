@@ -125,7 +125,7 @@ pub fn group_norm_plain(x: Tensor<3>, weight: Tensor<1>, bias: Tensor<1>, groups
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gradcheck::{agrees, random, values};
+    use crate::gradcheck::{agrees, on_threads, random, values};
 
     #[test]
     fn agrees_with_plain_composition() {
@@ -167,8 +167,7 @@ mod tests {
     #[test]
     fn threads_change_no_bit() {
         let run = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
-            pool.install(|| {
+            on_threads(threads, || {
                 let device = burn::tensor::Device::flex().autodiff();
                 let x = Tensor::<3>::from_data(random([2, 333, 10], 1).into_data(), &device).require_grad();
                 let w = Tensor::<1>::from_data(random([10], 2).into_data(), &device).require_grad();
