@@ -124,18 +124,26 @@ impl Layer {
         (probability, stream): &(f64, Option<Dropout>),
         cache: Option<&mut KvCache>,
     ) -> Tensor<3> {
-        let drop = |x: Tensor<3>, site: usize| dropout(x, *probability, site as u64, stream.as_ref());
+        let add = |linear: &Linear, h: Tensor<3>, x: Tensor<3>, site: usize| match stream
+            .as_ref()
+            .filter(|_| *probability > 0.0)
+        {
+            None => linear.forward_add(h, x),
+            name => x + dropout(linear.forward(h), *probability, site as u64, name),
+        };
         let width = x.dims()[2];
         let qkv = self.attn.c_attn.forward(self.ln_1.forward(x.clone()));
-        let part = |n: usize| qkv.clone().narrow(2, n * width, width);
-        let (q, k, v) = (part(0), part(1), part(2));
-        let (k, v) = match cache {
-            Some(cache) => cache.append(i, k, v),
-            None => (k, v),
+        let seen = match cache {
+            Some(cache) => {
+                let part = |n: usize| qkv.clone().narrow(2, n * width, width);
+                let (k, v) = cache.append(i, part(1), part(2));
+                attention::attention(part(0), k, v, how)
+            }
+            None => attention::attention_packed(qkv, how),
         };
-        let x = x + drop(self.attn.c_proj.forward(attention::attention(q, k, v, how)), 2 * i + 1);
+        let x = add(&self.attn.c_proj, seen, x, 2 * i + 1);
         let inner = gelu(self.mlp.c_fc.forward(self.ln_2.forward(x.clone())), form);
-        x + drop(self.mlp.c_proj.forward(inner), 2 * i + 2)
+        add(&self.mlp.c_proj, inner, x, 2 * i + 2)
     }
 }
 

@@ -202,10 +202,10 @@ impl Layer {
             Some((cache, layer)) => cache.append(layer, k, v),
             None => (k, v),
         };
-        let x = x + self.self_attn.o_proj.forward(attention::attention(q, k, v, how));
+        let x = self.self_attn.o_proj.forward_add(attention::attention(q, k, v, how), x);
         let h = self.post_attention_layernorm.forward(x.clone());
         let gated = swiglu(self.mlp.gate_proj.forward(h.clone()), self.mlp.up_proj.forward(h));
-        x + self.mlp.down_proj.forward(gated)
+        self.mlp.down_proj.forward_add(gated, x)
     }
 }
 

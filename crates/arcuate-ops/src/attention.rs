@@ -93,6 +93,25 @@ impl Fused {
             q: numbers(q),
             k: numbers(k),
             v: numbers(v),
+            is_packed: false,
+        }
+    }
+
+    fn packed<'a>(&'a self, qkv: &'a FlexTensor) -> Call<'a> {
+        let (how, d, x) = (&self.how, dims(qkv), numbers(qkv));
+        let (n, g) = (how.num_heads, how.num_kv_heads);
+        let h = d[2] / (n + 2 * g);
+        Call {
+            sizes: Sizes { b: d[0], q: d[1], k: d[1], n, g, h },
+            scale: how.scale,
+            ranges: &how.may_attend,
+            precision: self.precision,
+            relative: None,
+            drop: how.dropout.map(Dropout::rule),
+            q: x,
+            k: x.get(n * h..).unwrap_or_default(),
+            v: x.get((n + g) * h..).unwrap_or_default(),
+            is_packed: true,
         }
     }
 
@@ -116,6 +135,23 @@ impl Fused {
             Some(tensor(&dims(&v), gradients.v)),
             relative.map(|x| tensor(&dims(x), gradients.relative)),
         ]
+    }
+}
+
+impl Kernel<1> for Fused {
+    type Saved = ([FlexTensor; 2], Arc<Vec<f32>>);
+
+    fn forward(&self, [qkv]: [FlexTensor; 1]) -> (FlexTensor, Self::Saved) {
+        let call = self.packed(&qkv);
+        let Sizes { b, q, n, h, .. } = call.sizes;
+        let (out, normaliser) = attend::forward(&call);
+        let out = tensor(&[b, q, n * h], out);
+        (out.clone(), ([qkv, out], Arc::new(normaliser)))
+    }
+
+    fn backward(&self, ([qkv, out], norms): Self::Saved, grad: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
+        let gradients = attend::backward(&self.packed(&qkv), numbers(&out), numbers(&grad), &norms);
+        [Some(tensor(&dims(&qkv), gradients.q))]
     }
 }
 
@@ -170,6 +206,32 @@ pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, how: &Attention) -> T
     check(&q, &k, &v, how);
     let inputs = [cpu_tensor(q.clone()), cpu_tensor(k.clone()), cpu_tensor(v.clone())];
     apply::<_, 3, 3>(Fused::new(how, 0), inputs).unwrap_or_else(|| attention_plain(q, k, v, None, how))
+}
+
+/// `attention` of queries, keys and values that lie side by side: `qkv` `[B, T, (N+2G)*H]` to `[B, T, N*H]`.
+///
+/// # Panics
+/// When the sizes do not fit; models check their shapes when they are built or loaded.
+pub fn attention_packed(qkv: Tensor<3>, how: &Attention) -> Tensor<3> {
+    let [b, t, width] = qkv.dims();
+    assert!(
+        how.num_heads.is_multiple_of(how.num_kv_heads)
+            && width.is_multiple_of(how.num_heads + 2 * how.num_kv_heads)
+            && how.may_attend.len() == b * t
+            && how.may_attend.iter().all(|r| r[1] as usize <= t),
+        "attention: {:?} and {} ranges do not fit",
+        qkv.dims(),
+        how.may_attend.len()
+    );
+    apply::<_, 1, 3>(Fused::new(how, 0), [cpu_tensor(qkv.clone())]).unwrap_or_else(|| attention_packed_plain(qkv, how))
+}
+
+/// The plain composition of `attention_packed`.
+pub fn attention_packed_plain(qkv: Tensor<3>, how: &Attention) -> Tensor<3> {
+    let (n, g) = (how.num_heads, how.num_kv_heads);
+    let h = qkv.dims()[2] / (n + 2 * g);
+    let part = |first: usize, heads: usize| qkv.clone().narrow(2, first * h, heads * h);
+    attention_plain(part(0, n), part(n, g), part(n + g, g), None, how)
 }
 
 /// `attention` whose scores get relative numbers `[B*Q, N, R]`, or `[1, N, R]` for all queries.
@@ -251,7 +313,7 @@ pub fn attention_plain(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gradcheck::{agrees, random, values};
+    use crate::gradcheck::{agrees, on_threads, random, values};
 
     fn same(b: usize, q: usize, k: usize, heads: [usize; 2], h: usize, range: impl Fn(usize) -> [u32; 2]) {
         let how = Attention {
@@ -281,6 +343,19 @@ mod tests {
         for (t, h) in [(1, 2), (5, 3), (64, 8), (65, 16), (130, 4)] {
             same(2, t, t, [4, 2], h, |i| [0, i as u32 + 1]);
         }
+    }
+
+    #[test]
+    fn queries_keys_and_values_side_by_side_agree_with_plain_composition() {
+        for (b, t, [n, g], h) in [(2, 1, [2, 1], 4), (1, 65, [3, 3], 5), (3, 130, [4, 2], 8)] {
+            let how = causal(n, g, ranges(b, t));
+            agrees(
+                (random([b, t, (n + 2 * g) * h], 1), random([1], 2), random([1], 3)),
+                |(x, _, _)| attention_packed(x, &how),
+                |(x, _, _)| attention_packed_plain(x, &how),
+            );
+        }
+        assert_eq!(attention_packed(random([0, 3, 24], 1), &causal(2, 2, ranges(0, 3))).dims(), [0, 3, 8]);
     }
 
     #[test]
@@ -377,8 +452,7 @@ mod tests {
     #[test]
     fn threads_change_no_bit() {
         let run = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
-            pool.install(|| {
+            on_threads(threads, || {
                 let device = burn::tensor::Device::flex().autodiff();
                 let on = |x: Tensor<3>| Tensor::<3>::from_data(x.into_data(), &device).require_grad();
                 let (q, k) = (on(random([1, 300, 24], 1)), on(random([1, 300, 12], 2)));

@@ -13,7 +13,7 @@ use burn_flex::FlexTensor;
 
 use crate::cpu::channels::{self, Affine, Channels, input_gradient, moments, normalise};
 use crate::cpu::gemm::buffer;
-use crate::tape::{CpuTensor, Kernel, apply, contiguous, cpu_tensor, dims, numbers, tensor};
+use crate::tape::{Kernel, apply, contiguous, cpu_tensor, dims, numbers, tensor};
 
 /// Mean and variance of each channel over the valid rows of a batch; running ones are the caller's.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,10 +77,7 @@ pub fn batch_norm<const D: usize>(
 ) -> (Tensor<D>, Statistics) {
     assert_sizes(&x, &weight, &bias, valid);
     let Some(input) = cpu_tensor(x.clone()) else { return batch_norm_plain(x, weight, bias, valid, eps) };
-    let input = contiguous(match input {
-        CpuTensor::Plain(x) => x,
-        CpuTensor::Tracked(x) => x.into_primitive(),
-    });
+    let input = contiguous(input.into_plain());
     let found = moments(numbers(&input), x.dims()[D - 1], valid);
     let statistics = Statistics {
         mean: found.iter().map(|m| m.mean as f32).collect(),
@@ -138,7 +135,7 @@ pub fn batch_norm_fixed<const D: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gradcheck::{agrees, random, values};
+    use crate::gradcheck::{agrees, on_threads, random, values};
 
     fn masks(rows: usize) -> [Vec<bool>; 3] {
         [Vec::new(), (0..rows).map(|row| row % 3 != 1).collect(), (0..rows).map(|row| row < rows / 2 + 1).collect()]
@@ -181,8 +178,10 @@ mod tests {
         let (w, b) = (random([4], 2), random([4], 3));
         let valid = [true, false, true, true];
         let x = random([4, 4], 1);
-        let spoilt =
-            Tensor::cat(vec![x.clone().slice([0..1]), x.clone().slice([1..2]) * f32::NAN, x.clone().slice([2..4])], 0);
+        let spoilt = Tensor::cat(
+            vec![x.clone().narrow(0, 0, 1), x.clone().narrow(0, 1, 1) * f32::NAN, x.clone().narrow(0, 2, 2)],
+            0,
+        );
         let (clean, spoilt) =
             (batch_norm(x, w.clone(), b.clone(), &valid, 1e-5), batch_norm(spoilt, w, b, &valid, 1e-5));
         assert_eq!((values(clean.0), clean.1), (values(spoilt.0), spoilt.1));
@@ -211,14 +210,20 @@ mod tests {
     #[test]
     fn threads_change_no_bit() {
         let run = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| {
+            on_threads(threads, || {
                 let device = burn::tensor::Device::flex().autodiff();
                 let x = Tensor::<2>::from_data(random([700, 10], 1).into_data(), &device).require_grad();
                 let w = Tensor::<1>::from_data(random([10], 2).into_data(), &device).require_grad();
                 let (y, found) = batch_norm(x.clone(), w.clone(), w.clone(), &masks(700)[1], 1e-5);
                 let grads = (y.clone() * y.clone()).sum().backward();
-                ([values(y), values(x.grad(&grads).unwrap()), values(w.grad(&grads).unwrap())], found)
+                (
+                    [
+                        values(y),
+                        values(x.grad(&grads).expect("a gradient")),
+                        values(w.grad(&grads).expect("a gradient")),
+                    ],
+                    found,
+                )
             })
         };
         assert_eq!(run(1), run(2));

@@ -16,7 +16,7 @@ use burn_flex::FlexTensor;
 use crate::Precision;
 use crate::cpu::conv::{self, Sizes};
 use crate::cpu::depthwise;
-use crate::linear::column_sums;
+use crate::cpu::sums::column_sums;
 use crate::tape::{Kernel, apply, cpu_tensor, dims, numbers, tensor};
 
 /// How a convolution moves over its input.
@@ -161,7 +161,7 @@ pub fn conv1d_plain(x: Tensor<3>, weight: Tensor<3>, bias: Option<Tensor<1>>, ho
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gradcheck::{agrees, distance, random, values};
+    use crate::gradcheck::{agrees, distance, on_threads, random, values};
 
     /// B, L, C, N, K, stride, left, right, groups
     const CASES: [[usize; 9]; 16] = [
@@ -271,8 +271,7 @@ mod tests {
     #[test]
     fn threads_change_no_bit() {
         let run = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| {
+            on_threads(threads, || {
                 let cases = CASES.iter().chain(&[[2, 400, 64, 96, 3, 2, 0, 0, 1], [2, 200, 64, 64, 32, 1, 16, 16, 4]]);
                 cases
                     .map(|case| {
@@ -283,7 +282,11 @@ mod tests {
                             Tensor::<3>::from_data(random([n, c / groups, k], 2).into_data(), &device).require_grad();
                         let y = conv1d(x.clone(), w.clone(), None, how(*case));
                         let grads = (y.clone() * y.clone()).sum().backward();
-                        [values(y), values(x.grad(&grads).unwrap()), values(w.grad(&grads).unwrap())]
+                        [
+                            values(y),
+                            values(x.grad(&grads).expect("a gradient")),
+                            values(w.grad(&grads).expect("a gradient")),
+                        ]
                     })
                     .collect::<Vec<_>>()
             })

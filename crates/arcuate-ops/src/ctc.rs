@@ -201,7 +201,7 @@ pub fn ctc_plain(logits: Tensor<3>, how: &Ctc) -> Tensor<1> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gradcheck::{agrees, distance, random, values};
+    use crate::gradcheck::{agrees, distance, on_threads, random, values};
 
     fn how(targets: &[&[i32]], lengths: &[usize]) -> Ctc {
         Ctc {
@@ -459,10 +459,7 @@ mod tests {
         let y: Vec<i32> = (0..40).map(|i| 1 + i % 6).collect();
         let how = how(&[&y, &y[..7], &[]], &[150, 111, 90]);
         let x = random([3, 150, 7], 1);
-        let run = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
-            pool.install(|| (ctc_rows(x.clone(), &how), gradient(&x, |x| ctc(x, &how))))
-        };
+        let run = |threads| on_threads(threads, || (ctc_rows(x.clone(), &how), gradient(&x, |x| ctc(x, &how))));
         assert_eq!(run(1), run(2));
     }
 }

@@ -110,7 +110,7 @@ pub fn dropout_plain<const D: usize>(x: Tensor<D>, how: &Dropout) -> Tensor<D> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gradcheck::{agrees, random, values};
+    use crate::gradcheck::{agrees, on_threads, random, values};
 
     fn how(probability: f64) -> Dropout {
         Dropout { seed: 1, step: 2, site: 3, probability }
@@ -171,10 +171,7 @@ mod tests {
 
     #[test]
     fn threads_do_not_change_a_bit() {
-        let run = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
-            pool.install(|| values(dropout(random([3, 9001], 1), &how(0.1))))
-        };
+        let run = |threads| on_threads(threads, || values(dropout(random([3, 9001], 1), &how(0.1))));
         assert_eq!(run(1), run(2));
     }
 }

@@ -57,7 +57,7 @@ pub fn global_norm<const D: usize>(tensors: impl IntoIterator<Item = Tensor<D>>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gradcheck::random;
+    use crate::gradcheck::{on_threads, random, values};
     use crate::plain_only;
 
     fn many() -> Vec<Tensor<1>> {
@@ -82,10 +82,7 @@ mod tests {
 
     #[test]
     fn threads_do_not_change_a_bit() {
-        let run = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
-            pool.install(|| global_norm(many()).to_bits())
-        };
+        let run = |threads| on_threads(threads, || global_norm(many()).to_bits());
         assert_eq!(run(1), run(2));
     }
 }

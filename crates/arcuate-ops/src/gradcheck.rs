@@ -16,6 +16,12 @@ pub fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
     x.into_data().convert::<f32>().try_to_vec::<f32>().expect("converted to f32")
 }
 
+/// Runs a function in a pool of so many threads.
+#[cfg(test)]
+pub(crate) fn on_threads<T: Send>(threads: usize, f: impl FnOnce() -> T + Send) -> T {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool").install(f)
+}
+
 /// Relative L2 distance of two vectors; absolute when the second is zero.
 pub fn distance(x: &[f32], y: &[f32]) -> f64 {
     assert_eq!(x.len(), y.len(), "lengths differ");

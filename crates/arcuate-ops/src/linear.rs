@@ -1,15 +1,16 @@
-//! Linear map with an optional bias.
+//! Linear map with an optional bias and an optional tensor to add to.
 //!
 //! # What it computes
 //! `y = x W^T + b` for weights stored [out, in] (PyTorch's layout), or `y = x W + b` for weights stored [in, out] (GPT-2's).
+//! `linear_add` adds a residual stream to it while the product is in the cache.
 // R rows (all leading dimensions), K inputs, N outputs
 
 use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
-use rayon::prelude::*;
 
 use crate::Precision;
 use crate::cpu::gemm::{How, View, matmul_new};
+use crate::cpu::sums::column_sums;
 use crate::matmul::matmul_plain;
 use crate::tape::{Kernel, apply, cpu_tensor, dims, numbers, tensor};
 
@@ -46,16 +47,27 @@ impl Linear {
         }
     }
 
-    fn product(&self, x: &FlexTensor, weight: &FlexTensor, bias: Option<&FlexTensor>) -> FlexTensor {
+    fn product(
+        &self,
+        x: &FlexTensor,
+        weight: &FlexTensor,
+        bias: Option<&FlexTensor>,
+        residual: Option<&FlexTensor>,
+    ) -> FlexTensor {
         let (k, n) = self.sizes(weight);
         let mut shape = dims(x);
         let rows: usize = shape[..shape.len() - 1].iter().product();
         let x = View::rows(numbers(x), k);
-        let bias = bias.map(numbers);
-        let out = matmul_new([rows, n, k], x, self.view(weight), How::all(self.precision), |_, first, row| {
+        let (bias, residual) = (bias.map(numbers), residual.map(numbers));
+        let out = matmul_new([rows, n, k], x, self.view(weight), How::all(self.precision), |i, first, row| {
             if let Some(bias) = bias {
                 for (y, b) in row.iter_mut().zip(&bias[first..]) {
                     *y += b;
+                }
+            }
+            if let Some(residual) = residual {
+                for (y, r) in row.iter_mut().zip(&residual[i * n + first..]) {
+                    *y += r;
                 }
             }
         });
@@ -93,41 +105,11 @@ impl Linear {
     }
 }
 
-/// Sums over rows of a row-major matrix, in an order that no number of threads changes.
-pub(crate) fn column_sums(x: &[f32], columns: usize) -> Vec<f32> {
-    const ROWS: usize = 128;
-    let partial: Vec<Vec<f32>> = x
-        .par_chunks((columns * ROWS).max(1))
-        .map(|rows| {
-            let mut sum = vec![0f32; columns];
-            for row in rows.chunks_exact(columns) {
-                for (s, x) in sum.iter_mut().zip(row) {
-                    *s += x;
-                }
-            }
-            sum
-        })
-        .collect();
-    add_in_order(partial, columns)
-}
-
-/// Adds vectors one after the other.
-pub(crate) fn add_in_order(parts: Vec<Vec<f32>>, len: usize) -> Vec<f32> {
-    let mut parts = parts.into_iter();
-    let mut total = parts.next().unwrap_or_else(|| vec![0.0; len]);
-    for part in parts {
-        for (t, x) in total.iter_mut().zip(&part) {
-            *t += x;
-        }
-    }
-    total
-}
-
 impl Kernel<2> for Linear {
     type Saved = (FlexTensor, FlexTensor);
 
     fn forward(&self, [x, weight]: [FlexTensor; 2]) -> (FlexTensor, Self::Saved) {
-        (self.product(&x, &weight, None), (x, weight))
+        (self.product(&x, &weight, None, None), (x, weight))
     }
 
     fn backward(&self, (x, weight): Self::Saved, grad: FlexTensor, needs: [bool; 2]) -> [Option<FlexTensor>; 2] {
@@ -140,7 +122,7 @@ impl Kernel<3> for Linear {
     type Saved = (FlexTensor, FlexTensor);
 
     fn forward(&self, [x, weight, bias]: [FlexTensor; 3]) -> (FlexTensor, Self::Saved) {
-        (self.product(&x, &weight, Some(&bias)), (x, weight))
+        (self.product(&x, &weight, Some(&bias), None), (x, weight))
     }
 
     fn backward(&self, (x, weight): Self::Saved, grad: FlexTensor, needs: [bool; 3]) -> [Option<FlexTensor>; 3] {
@@ -148,16 +130,77 @@ impl Kernel<3> for Linear {
     }
 }
 
+/// A linear map whose last input is added to it.
+#[derive(Debug, Clone)]
+struct LinearAdd(Linear);
+
+impl Kernel<3> for LinearAdd {
+    type Saved = (FlexTensor, FlexTensor);
+
+    fn forward(&self, [x, weight, residual]: [FlexTensor; 3]) -> (FlexTensor, Self::Saved) {
+        (self.0.product(&x, &weight, None, Some(&residual)), (x, weight))
+    }
+
+    fn backward(&self, (x, weight): Self::Saved, grad: FlexTensor, needs: [bool; 3]) -> [Option<FlexTensor>; 3] {
+        let [dx, dw, _] = self.0.gradients(&x, &weight, &grad, [needs[0], needs[1], false]);
+        [dx, dw, Some(grad)]
+    }
+}
+
+impl Kernel<4> for LinearAdd {
+    type Saved = (FlexTensor, FlexTensor);
+
+    fn forward(&self, [x, weight, bias, residual]: [FlexTensor; 4]) -> (FlexTensor, Self::Saved) {
+        (self.0.product(&x, &weight, Some(&bias), Some(&residual)), (x, weight))
+    }
+
+    fn backward(&self, (x, weight): Self::Saved, grad: FlexTensor, needs: [bool; 4]) -> [Option<FlexTensor>; 4] {
+        let [dx, dw, db] = self.0.gradients(&x, &weight, &grad, [needs[0], needs[1], needs[2]]);
+        [dx, dw, db, Some(grad)]
+    }
+}
+
+fn check<const D: usize>(x: &Tensor<D>, weight: &Tensor<2>, layout: Layout) -> usize {
+    let [inputs, outputs] = match layout {
+        Layout::OutIn => [weight.dims()[1], weight.dims()[0]],
+        Layout::InOut => weight.dims(),
+    };
+    assert_eq!(x.dims()[D - 1], inputs, "linear: {:?} does not fit weight {:?}", x.dims(), weight.dims());
+    outputs
+}
+
+/// `linear` plus `residual` `[.., N]`.
+///
+/// # Panics
+/// When the sizes do not fit; models check their shapes when they are built or loaded.
+pub fn linear_add<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    residual: Tensor<D>,
+    layout: Layout,
+) -> Tensor<D> {
+    let outputs = check(&x, &weight, layout);
+    assert!(
+        residual.dims()[D - 1] == outputs && residual.dims()[..D - 1] == x.dims()[..D - 1],
+        "linear: the residual {:?} does not fit",
+        residual.dims()
+    );
+    let kernel = LinearAdd(Linear { layout, precision: Precision::current() });
+    let [a, w, r] = [cpu_tensor(x.clone()), cpu_tensor(weight.clone()), cpu_tensor(residual.clone())];
+    let fused = match &bias {
+        None => apply::<_, 3, D>(kernel, [a, w, r]),
+        Some(bias) => apply::<_, 4, D>(kernel, [a, w, cpu_tensor(bias.clone()), r]),
+    };
+    fused.unwrap_or_else(|| linear_plain(x, weight, bias, layout) + residual)
+}
+
 /// `x` `[.., K]` times a weight of the given layout, plus an optional bias `[N]`: `[.., N]`.
 ///
 /// # Panics
 /// When the sizes do not fit; models check their shapes when they are built or loaded.
 pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>, layout: Layout) -> Tensor<D> {
-    let inputs = match layout {
-        Layout::OutIn => weight.dims()[1],
-        Layout::InOut => weight.dims()[0],
-    };
-    assert_eq!(x.dims()[D - 1], inputs, "linear: {:?} does not fit weight {:?}", x.dims(), weight.dims());
+    check(&x, &weight, layout);
     let kernel = Linear { layout, precision: Precision::current() };
     let fused = match &bias {
         None => apply::<_, 2, D>(kernel, [cpu_tensor(x.clone()), cpu_tensor(weight.clone())]),
@@ -216,6 +259,20 @@ mod tests {
     }
 
     #[test]
+    fn the_residual_is_added_and_gets_the_gradient() {
+        for (rows, k, n) in [(1, 1, 1), (130, 17, 33), (2, 200, 96)] {
+            let (w, b) = (random([n, k], 2), random([n], 3));
+            for bias in [None, Some(b)] {
+                agrees(
+                    (random([1, rows, k], 1), w.clone(), random([1, rows, n], 4)),
+                    |(x, w, r)| linear_add(x, w, bias.clone(), r, Layout::OutIn),
+                    |(x, w, r)| linear_plain(x, w, bias.clone(), Layout::OutIn) + r,
+                );
+            }
+        }
+    }
+
+    #[test]
     fn non_contiguous_input_is_read_correctly() {
         let inputs = (random([3, 4, 5], 1), random([6, 4], 2), random([6], 3));
         agrees(
@@ -223,14 +280,5 @@ mod tests {
             |(x, w, b)| linear(x.swap_dims(1, 2), w, Some(b), Layout::OutIn),
             |(x, w, b)| linear_plain(x.swap_dims(1, 2), w, Some(b), Layout::OutIn),
         );
-    }
-
-    #[test]
-    fn column_sums_do_not_depend_on_blocks() {
-        let x: Vec<f32> = (0..1000 * 3).map(|i| i as f32).collect();
-        let plain: Vec<f32> = (0..3).map(|j| (0..1000).map(|i| x[i * 3 + j]).sum()).collect();
-        for (a, b) in column_sums(&x, 3).iter().zip(plain) {
-            assert!((a - b).abs() <= b * 1e-6);
-        }
     }
 }

@@ -24,8 +24,9 @@ use crate::Precision;
 use crate::cpu::gemm::{How, View, buffer, matmul};
 use crate::cpu::math;
 use crate::cpu::simd::simd;
+use crate::cpu::sums::{add_in_order, column_sums};
 use crate::gradcheck::values;
-use crate::linear::{Layout, add_in_order, column_sums, linear, linear_plain};
+use crate::linear::{Layout, linear, linear_plain};
 use crate::tape::{CpuTensor, Kernel, apply, contiguous, cpu_tensor, dims, numbers, tensor};
 
 /// What the rows should have been.
@@ -422,7 +423,7 @@ pub fn linear_cross_entropy_plain(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gradcheck::{agrees, distance, random};
+    use crate::gradcheck::{agrees, distance, on_threads, random};
     use burn::tensor::Device;
 
     fn classes(n: usize, v: usize) -> Arc<[i32]> {
@@ -640,8 +641,7 @@ mod tests {
         let (n, c, v) = (600, 40, 9001);
         let how = options(CrossEntropy::new(classes(n, v))).pop().expect("four");
         let run = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
-            pool.install(|| {
+            on_threads(threads, || {
                 let device = Device::flex().autodiff();
                 let on = |x: Tensor<2>| Tensor::<2>::from_data(x.into_data(), &device).require_grad();
                 let b = Tensor::<1>::from_data(random([v], 3).into_data(), &device).require_grad();

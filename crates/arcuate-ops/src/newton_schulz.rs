@@ -198,7 +198,7 @@ fn orthogonal_plain(x: Tensor<2>) -> Tensor<2> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gradcheck::{distance, random, values};
+    use crate::gradcheck::{distance, on_threads, random, values};
 
     const HOW: MuonStep = MuonStep { learning_rate: 0.02, momentum: 0.95, weight_decay: 0.1, grad_scale: 0.5 };
     const SHAPES: [[usize; 2]; 7] = [[1, 1], [1, 9], [9, 1], [8, 8], [17, 40], [130, 96], [140, 150]];
@@ -258,8 +258,7 @@ mod tests {
     #[test]
     fn threads_do_not_change_a_bit() {
         let run = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
-            pool.install(|| {
+            on_threads(threads, || {
                 let [m, n] = [130, 200];
                 let (p, mean) = muon([m, n], random([m * n], 1), random([m * n], 2), random([m * n], 3), &HOW);
                 (values(p), values(mean))

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use crate::cpu::gemm::buffer;
 use crate::cpu::math::{dot, sum};
 use crate::cpu::simd::simd;
-use crate::linear::add_in_order;
+use crate::cpu::sums::add_in_order;
 use crate::tape::{Kernel, apply, cpu_tensor, dims, numbers, tensor};
 
 /// Rows that one task normalises; also the unit of the fixed-order sums over rows.

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::activation::{Gelu, geglu, gelu, silu, swiglu};
 use crate::adamw::{AdamwStep, adamw};
-use crate::attention::{Attention, Dropout as AttentionDropout, attention, attention_relative};
+use crate::attention::{Attention, Dropout as AttentionDropout, attention, attention_packed, attention_relative};
 use crate::batch_norm::batch_norm;
 use crate::conv1d::{Conv1d, conv1d};
 use crate::ctc::{Ctc, ctc, ctc_rows};
@@ -16,7 +16,7 @@ use crate::embedding::embedding;
 use crate::global_norm::global_norm;
 use crate::gradcheck::{Three, distance, pass, random, values};
 use crate::group_norm::{group_norm, group_norm_gelu};
-use crate::linear::{Layout, linear};
+use crate::linear::{Layout, linear, linear_add};
 use crate::linear_cross_entropy::{CrossEntropy, linear_cross_entropy, linear_cross_entropy_rows};
 use crate::matmul::matmul;
 use crate::newton_schulz::{MuonStep, muon};
@@ -149,6 +149,8 @@ fn products(checks: &mut Checks) {
         let inputs = (random([3, 37, 66], 1), random(shape, 2), random([130], 3));
         checks.gradients(what, PRODUCT, inputs, |(x, w, b)| linear(x, w, Some(b), layout));
     }
+    let inputs = (random([3, 37, 66], 1), random([130, 66], 2), random([3, 37, 130], 3));
+    checks.gradients("linear_add", PRODUCT, inputs, |(x, w, r)| linear_add(x, w, None, r, Layout::OutIn));
     let inputs = (random([3, 64, 128], 1), random([256, 128], 2), random([256], 3));
     checks.gradients("linear, bf16", BF16, inputs, |(x, w, b)| {
         Precision::Bf16.scope(|| linear(x, w, Some(b), Layout::OutIn))
@@ -173,6 +175,15 @@ fn products(checks: &mut Checks) {
         let inputs = (random([2, 70, 64], 1), random([2, 70, 32], 2), random([2, 70, 32], 3));
         checks.gradients(what, tolerance, inputs, |(q, k, v)| precision.scope(|| attention(q, k, v, &how)));
     }
+    let how = Attention {
+        num_heads: 4,
+        num_kv_heads: 2,
+        scale: 0.25,
+        may_attend: (0..2 * 70).map(|i| causal(i % 70)).collect(),
+        dropout: None,
+    };
+    let inputs = (random([2, 70, 128], 1), random([1], 2), random([1], 3));
+    checks.gradients("attention_packed", PRODUCT, inputs, |(qkv, _, _)| attention_packed(qkv, &how));
     let how = Attention {
         num_heads: 2,
         num_kv_heads: 2,

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use crate::cpu::gemm::buffer;
 use crate::cpu::math::dot;
 use crate::cpu::simd::simd;
-use crate::linear::add_in_order;
+use crate::cpu::sums::add_in_order;
 use crate::tape::{Kernel, apply, cpu_tensor, dims, numbers, tensor};
 
 /// Rows of one task; also the unit of the fixed-order sums.
@@ -154,7 +154,7 @@ pub fn weight_norm_plain<const D: usize>(v: Tensor<D>, g: Tensor<1>, keep: Keep)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gradcheck::{agrees, distance, random, values};
+    use crate::gradcheck::{agrees, distance, on_threads, random, values};
 
     #[test]
     fn agrees_with_plain_composition() {
@@ -182,8 +182,7 @@ mod tests {
     #[test]
     fn threads_change_no_bit() {
         let run = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| values(weight_norm(random([700, 3, 8], 1), random([8], 2), Keep::Last)))
+            on_threads(threads, || values(weight_norm(random([700, 3, 8], 1), random([8], 2), Keep::Last)))
         };
         assert_eq!(run(1), run(2));
         assert!(distance(&run(1), &run(2)) == 0.0);

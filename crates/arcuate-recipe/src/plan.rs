@@ -19,6 +19,8 @@ use crate::Recipe;
 const F32: u64 = 4;
 /// Program, thread stacks, tokenizer and token cache pages.
 const BASE_BYTES: u64 = 70_000_000;
+/// Pages that the allocator keeps between buffers of a step, and what preparation left behind.
+const UNUSED_BYTES: u64 = 40_000_000;
 
 /// Memory in bytes, as counted and with the room that allocation may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -192,7 +194,8 @@ pub fn plan(
     let micro = rows * t;
     let weights = num_parameters * F32;
     let gradients = num_trained * F32 * if recipe.batch.accumulate_steps > 1 { 2 } else { 1 };
-    let activations = F32 * micro * (s.layers * s.kept + 3 * s.c);
+    let kept = if recipe.activation_checkpointing { s.layers * s.c + s.kept } else { s.layers * s.kept };
+    let activations = F32 * micro * (kept + 3 * s.c);
     let passing = F32 * micro * s.passing;
     let width = architecture.labels().map_or(architecture.vocab_size(), <[String]>::len) as u64;
     let predicted = (micro as f64 * predicted_share(&recipe.objective)) as usize;
@@ -202,16 +205,16 @@ pub fn plan(
     let optimizer = moments * F32;
     let held = weights + optimizer + BASE_BYTES;
     // The tape is fullest when the loss is made; gradients are complete when it is empty.
-    let forward = activations + head + logits.max(passing);
+    let forward = activations + passing + head + logits;
     let backward = gradients + passing;
     let compressor = match &recipe.evaluation {
         Some(e) if e.compare_with_lzma => arcuate_eval::lzma_memory(text_bytes),
         _ => 0,
     };
     let low = held + (activations + head + logits).max(gradients).max(compressor);
-    // When the compressor begins, the allocator still holds about half of what training freed.
-    let compressing = if compressor > 0 { compressor + (activations + logits) / 2 } else { 0 };
-    let expected = held + (forward.max(backward) + gradients / 2 + largest * F32).max(compressing);
+    // Freed pages are kept from step to step, so buffers of one kind do not make room for all of another; before the
+    // compressor begins they are given back.
+    let expected = held + (forward.max(backward) + gradients + UNUSED_BYTES).max(compressor);
     let high = held + (forward + gradients + passing + 2 * largest * F32).max(compressor) + expected / 5;
     Plan {
         parameters,

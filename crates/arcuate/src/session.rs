@@ -116,6 +116,8 @@ fn inside(
     let mut hooks = Recorder { recipe, parts: &parts, folder, metrics: None, events: None, live, path: &path };
     let silent = options.json;
     let work = arcuate_train::Work { network, device: &device, sampler, objective: parts.objective.as_ref() };
+    // What preparation freed.
+    memory::give_back();
     let outcome = arcuate_train::train(&settings, work, &mut hooks, &options.stop, move |stall| {
         if !silent {
             terminal::note(&format!("\nwarning: {stall}"));

@@ -57,3 +57,8 @@ fn a_wider_model_takes_what_is_expected() {
 fn a_larger_batch_takes_what_is_expected() {
     check(&["batch.microbatch=32", "evaluation.compare_with_lzma=false"]);
 }
+
+#[test]
+fn activation_checkpointing_takes_what_is_expected() {
+    check(&["batch.microbatch=32", "activation_checkpointing=true", "evaluation.compare_with_lzma=false"]);
+}

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arcuate_ops::linear::{Layout, linear};
+use arcuate_ops::linear::{Layout, linear, linear_add};
 use arcuate_ops::{embedding, norm};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
@@ -32,9 +32,17 @@ impl Linear {
         Self { weight: zeros([inputs, outputs], device), bias: Some(zeros([outputs], device)), transposed: true }
     }
 
+    fn layout(&self) -> Layout {
+        if self.transposed { Layout::InOut } else { Layout::OutIn }
+    }
+
     pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let layout = if self.transposed { Layout::InOut } else { Layout::OutIn };
-        linear(x, self.weight.val(), self.bias.as_ref().map(|b| b.val()), layout)
+        linear(x, self.weight.val(), self.bias.as_ref().map(|b| b.val()), self.layout())
+    }
+
+    /// The map of `x` plus `residual`.
+    pub(crate) fn forward_add<const D: usize>(&self, x: Tensor<D>, residual: Tensor<D>) -> Tensor<D> {
+        linear_add(x, self.weight.val(), self.bias.as_ref().map(|b| b.val()), residual, self.layout())
     }
 
     /// The map as the last of a network; its weight is [out, in].

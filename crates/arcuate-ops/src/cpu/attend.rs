@@ -89,6 +89,8 @@ pub(crate) struct Call<'a> {
     pub q: &'a [f32],
     pub k: &'a [f32],
     pub v: &'a [f32],
+    /// Whether queries, keys and values are parts of one tensor `[B, T, (N+2G)*H]`, at which `q`, `k` and `v` point.
+    pub is_packed: bool,
 }
 
 thread_local! {
@@ -223,6 +225,12 @@ impl<'a> Call<'a> {
         Tile { call: self, b, n, from, rows, ranges: &self.ranges[b * self.sizes.q + from..][..rows] }
     }
 
+    /// Numbers from one row of queries, and from one row of keys or values, to the next.
+    fn strides(&self) -> [usize; 2] {
+        let Sizes { n, g, h, .. } = self.sizes;
+        if self.is_packed { [(n + 2 * g) * h; 2] } else { [n * h, g * h] }
+    }
+
     /// The most keys a block of this call holds, in whole vectors.
     fn block(&self) -> usize {
         BLOCK.min(self.sizes.k.next_multiple_of(LANES))
@@ -238,24 +246,25 @@ impl<'a> Tile<'a> {
         (first..last).step_by(BLOCK).map(move |at| (at, BLOCK.min(last - at)))
     }
 
-    /// This head's part of a tensor `[B, Q, N*H]`, from the tile's first query.
-    fn queries<'x>(&self, x: &'x [f32]) -> View<'x> {
+    /// This head's part of rows of queries with the given stride, from the tile's first query.
+    fn queries<'x>(&self, x: &'x [f32], stride: usize) -> View<'x> {
         let s = self.call.sizes;
-        View::rows(&x[((self.b * s.q + self.from) * s.n + self.n) * s.h..], s.n * s.h)
+        View::rows(&x[(self.b * s.q + self.from) * stride + self.n * s.h..], stride)
     }
 
-    /// This head's part of a tensor `[B, K, G*H]`, from the given key.
+    /// This head's part of the keys or values, from the given key.
     fn keys<'x>(&self, x: &'x [f32], first: usize) -> View<'x> {
         let s = self.call.sizes;
-        let g = self.n / (s.n / s.g);
-        View::rows(&x[((self.b * s.k + first) * s.g + g) * s.h..], s.g * s.h)
+        let (g, [_, stride]) = (self.n / (s.n / s.g), self.call.strides());
+        View::rows(&x[(self.b * s.k + first) * stride + g * s.h..], stride)
     }
 
     /// Scores of one block, and the factor that is still to be applied to them.
     fn scores(&self, first: usize, keys: usize, scores: &mut [f32], row: usize) -> f32 {
         let call = self.call;
         let once = How::one(call.precision);
-        matmul([self.rows, keys, call.sizes.h], self.queries(call.q), self.keys(call.k, first).t(), scores, row, once);
+        let query = self.queries(call.q, call.strides()[0]);
+        matmul([self.rows, keys, call.sizes.h], query, self.keys(call.k, first).t(), scores, row, once);
         let Some(relative) = call.relative else { return call.scale };
         for (i, scores) in scores.chunks_exact_mut(row).enumerate() {
             let values = &relative.values[self.relative_row(relative, i)..][..relative.r];
@@ -318,9 +327,10 @@ impl<'a> Tile<'a> {
 /// The result `[B, Q, N*H]` and the normaliser of each query `[B, N, Q]`.
 pub(crate) fn forward(call: &Call) -> (Vec<f32>, Vec<f32>) {
     let s = call.sizes;
-    let mut out = buffer(call.q.len());
+    let mut out = buffer(s.b * s.q * s.n * s.h);
     let mut normaliser = buffer(s.b * s.n * s.q);
-    if s.q == 1 && call.relative.is_none() && call.drop.is_none() && call.precision == Precision::F32 {
+    if s.q == 1 && !call.is_packed && call.relative.is_none() && call.drop.is_none() && call.precision == Precision::F32
+    {
         single(call, &mut out, &mut normaliser);
         return (out, normaliser);
     }
@@ -416,12 +426,32 @@ fn single(call: &Call, out: &mut [f32], normaliser: &mut [f32]) {
     }
 }
 
-/// Gradients of queries, keys, values and relative numbers (empty without these).
+/// Gradients of queries, keys, values and relative numbers (empty without these); when packed, `q` holds all three.
 pub(crate) struct Gradients {
     pub q: Vec<f32>,
     pub k: Vec<f32>,
     pub v: Vec<f32>,
     pub relative: Vec<f32>,
+}
+
+/// Where gradients of queries, keys or values are written: rows of `stride` numbers, theirs from number `first` of a row.
+#[derive(Clone, Copy)]
+struct Target {
+    memory: Shared,
+    stride: usize,
+    first: usize,
+}
+
+impl Target {
+    /// `len` channels of a row.
+    ///
+    /// # Safety
+    /// No other task may use them while the slice lives.
+    #[allow(unsafe_code, clippy::mut_from_ref)]
+    unsafe fn slice(&self, row: usize, channel: usize, len: usize) -> &mut [f32] {
+        // SAFETY: exclusive use is the caller's promise.
+        unsafe { self.memory.slice(row * self.stride + self.first + channel, len) }
+    }
 }
 
 /// Sums of one backward task over its tiles.
@@ -439,7 +469,7 @@ impl Tile<'_> {
     fn backward(&self, grad: &[f32], means: &[f32], norms: &[f32], memory: &mut [f32], sums: &mut Sums) {
         let (call, s) = (self.call, self.call.sizes);
         let once = How::one(call.precision);
-        let (query, grad) = (self.queries(call.q), self.queries(grad));
+        let (query, grad) = (self.queries(call.q, call.strides()[0]), self.queries(grad, s.n * s.h));
         let (scores, rest) = memory.split_at_mut(TILE * call.block());
         let (pulls, rest) = rest.split_at_mut(TILE * call.block());
         let (kept, result) = rest.split_at_mut(if call.drop.is_some() { TILE * call.block() } else { 0 });
@@ -514,10 +544,11 @@ pub(crate) fn backward(call: &Call, out: &[f32], grad: &[f32], normaliser: &[f32
     let group = s.n / s.g;
     let units = group * call.tiles();
     let segments = TASKS.div_ceil((s.b * s.g).max(1)).min(units).max(1);
+    let strides = call.strides();
     let mut gradients = Gradients {
-        q: buffer(call.q.len()),
-        k: buffer(call.k.len()),
-        v: buffer(call.v.len()),
+        q: buffer(s.b * s.q * strides[0]),
+        k: buffer(if call.is_packed { 0 } else { s.b * s.k * strides[1] }),
+        v: buffer(if call.is_packed { 0 } else { s.b * s.k * strides[1] }),
         relative: buffer(call.relative.map_or(0, |r| r.values.len())),
     };
     let is_shared = call.relative.is_some_and(|r| r.is_shared);
@@ -529,7 +560,12 @@ pub(crate) fn backward(call: &Call, out: &[f32], grad: &[f32], normaliser: &[f32
     let size = joined + relative;
     let mut partial = buffer(tasks * size);
     let parts = Shared::new(&mut partial);
-    let (dq, dk, dv) = (Shared::new(&mut gradients.q), Shared::new(&mut gradients.k), Shared::new(&mut gradients.v));
+    let dq = Target { memory: Shared::new(&mut gradients.q), stride: strides[0], first: 0 };
+    let [dk, dv] = if call.is_packed {
+        [Target { first: s.n * s.h, ..dq }, Target { first: (s.n + s.g) * s.h, ..dq }]
+    } else {
+        [&mut gradients.k, &mut gradients.v].map(|x| Target { memory: Shared::new(x), stride: strides[1], first: 0 })
+    };
     let own = (!is_shared && call.relative.is_some()).then(|| Shared::new(&mut gradients.relative));
     let blocks = if call.drop.is_some() { 3 } else { 2 } * TILE * call.block();
     (0..tasks).into_par_iter().for_each(|task| {
@@ -560,16 +596,16 @@ pub(crate) fn backward(call: &Call, out: &[f32], grad: &[f32], normaliser: &[f32
                 for (i, from) in memory[blocks..].chunks_exact(s.h).enumerate().take(tile.rows) {
                     // SAFETY: each tile writes the channels of its own queries and head.
                     #[allow(unsafe_code)]
-                    let to = unsafe { dq.slice(((b * s.q + tile.from + i) * s.n + n) * s.h, s.h) };
+                    let to = unsafe { dq.slice(b * s.q + tile.from + i, n * s.h, s.h) };
                     to.copy_from_slice(from);
                 }
             }
             if segments == 1 {
-                for (shared, sums) in [(dk, sums.key), (dv, sums.value)] {
+                for (target, sums) in [(dk, sums.key), (dv, sums.value)] {
                     for (i, from) in sums.chunks_exact(s.h).enumerate() {
                         // SAFETY: each task writes the channels of its own row and key-value head.
                         #[allow(unsafe_code)]
-                        let to = unsafe { shared.slice(((b * s.k + i) * s.g + g) * s.h, s.h) };
+                        let to = unsafe { target.slice(b * s.k + i, g * s.h, s.h) };
                         to.copy_from_slice(from);
                     }
                 }
@@ -580,10 +616,10 @@ pub(crate) fn backward(call: &Call, out: &[f32], grad: &[f32], normaliser: &[f32
         (0..s.b * s.k).into_par_iter().for_each(|row| {
             let (b, i) = (row / s.k, row % s.k);
             for g in 0..s.g {
-                for (shared, offset) in [(dk, 0), (dv, side)] {
+                for (target, offset) in [(dk, 0), (dv, side)] {
                     // SAFETY: each task writes one row of keys or values.
                     #[allow(unsafe_code)]
-                    let to = unsafe { shared.slice((row * s.g + g) * s.h, s.h) };
+                    let to = unsafe { target.slice(row, g * s.h, s.h) };
                     for segment in 0..segments {
                         let from = &partial[((b * s.g + g) * segments + segment) * size + offset + i * s.h..];
                         to.iter_mut().zip(from).for_each(|(to, x)| *to += x);

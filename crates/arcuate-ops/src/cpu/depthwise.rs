@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::conv::{Sizes, biased};
 use super::gemm::buffer;
 use super::simd::simd;
-use crate::linear::add_in_order;
+use super::sums::add_in_order;
 
 /// Output rows of one task; also the unit of the fixed-order sums of the weight gradient.
 const ROWS: usize = 64;

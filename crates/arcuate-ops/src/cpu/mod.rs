@@ -9,3 +9,4 @@ pub(crate) mod gemm;
 pub(crate) mod math;
 mod product;
 pub(crate) mod simd;
+pub(crate) mod sums;

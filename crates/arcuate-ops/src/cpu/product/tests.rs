@@ -1,3 +1,5 @@
+//! The engine against plain loops, for every instruction set, layout and number of threads.
+
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
