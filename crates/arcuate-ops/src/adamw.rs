@@ -13,7 +13,7 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use crate::cpu::simd::simd;
-use crate::tape::{contiguous, numbers, tensor};
+use crate::tape::{contiguous, numbers, tensor, untracked};
 
 /// Numbers of one update.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +51,7 @@ simd! {
 
 /// Whether a tensor lives on the CPU and has no tape.
 pub(crate) fn is_plain<const D: usize>(x: &Tensor<D>) -> bool {
-    x.clone().try_into_primitive::<Flex>().is_ok()
+    untracked(x.clone()).is_some()
 }
 
 /// A tensor that `is_plain`; the caller's handle is given up, so that its memory can be written.

@@ -16,11 +16,12 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Bool, Int, Tensor, TensorData, activation};
+use burn::tensor::{Int, Tensor, TensorData, activation};
 use burn_flex::FlexTensor;
 
 use crate::Precision;
 use crate::cpu::attend::{self, Call, Drop, Sizes};
+use crate::matmul::matmul_plain;
 use crate::tape::{Kernel, apply, cpu_tensor, dims, numbers, tensor};
 
 /// Heads and mask of an attention.
@@ -275,14 +276,17 @@ pub fn attention_plain(
     let repeat = |x: Tensor<3>| -> Tensor<4> {
         heads(x, g, keys).reshape([b, g, 1, keys * h]).repeat_dim(2, n / g).reshape([b, n, keys, h])
     };
-    let hidden: Vec<bool> =
-        how.may_attend.iter().flat_map(|r| (0..keys as u32).map(move |j| j < r[0] || j >= r[1])).collect();
     let empty: Vec<f32> = how.may_attend.iter().map(|r| if r[0] < r[1] { 1.0 } else { 0.0 }).collect();
     let device = q.device();
-    let hidden =
-        Tensor::<4, Bool>::from_data(TensorData::new(hidden, [b, 1, t, keys]), &device).expand([b, n, t, keys]);
+    // The mask is made on the device: two numbers a query travel there, not one for each key.
+    let bound = |side: usize| -> Tensor<4, Int> {
+        let bounds: Vec<i32> = how.may_attend.iter().map(|r| r[side] as i32).collect();
+        Tensor::<4, Int>::from_data(TensorData::new(bounds, [b, 1, t, 1]), &device).expand([b, 1, t, keys])
+    };
+    let key = Tensor::<1, Int>::arange(0..keys as i64, &device).reshape([1, 1, 1, keys]).expand([b, 1, t, keys]);
+    let hidden = key.clone().lower(bound(0)).bool_or(key.greater_equal(bound(1))).expand([b, n, t, keys]);
     let empty = Tensor::<4>::from_data(TensorData::new(empty, [b, 1, t, 1]), &device);
-    let mut scores = heads(q, n, t).matmul(repeat(k).swap_dims(2, 3)).mul_scalar(how.scale);
+    let mut scores = matmul_plain(heads(q, n, t), repeat(k).swap_dims(2, 3)).mul_scalar(how.scale);
     if let Some((relative, zero)) = relative {
         let [rows, _, r] = relative.dims();
         let [rb, rt] = if rows == 1 { [1, 1] } else { [b, t] };
@@ -302,7 +306,7 @@ pub fn attention_plain(
         }
         weights = weights * Tensor::from_data(TensorData::new(mask, [b, n, t, keys]), &device);
     }
-    let out = weights.matmul(repeat(v)) * empty;
+    let out = matmul_plain(weights, repeat(v)) * empty;
     out.swap_dims(1, 2).reshape([b, t, width])
 }
 

@@ -72,10 +72,13 @@ pub fn embedding(table: Tensor<2>, ids: &Arc<[i32]>, constant: Option<i32>) -> T
 /// The plain composition of `embedding`.
 pub fn embedding_plain(table: Tensor<2>, ids: &Arc<[i32]>, constant: Option<i32>) -> Tensor<2> {
     let device = table.device();
+    let rows = |ids: &[i32]| Tensor::<1, Int>::from_data(TensorData::new(ids.to_vec(), [ids.len()]), &device);
+    let rows = table.select(0, rows(ids));
+    if constant.is_none() {
+        return rows;
+    }
     let moves: Vec<f32> = ids.iter().map(|id| if Some(*id) == constant { 0.0 } else { 1.0 }).collect();
     let moves = Tensor::<2>::from_data(TensorData::new(moves, [ids.len(), 1]), &device);
-    let ids = Tensor::<1, Int>::from_data(TensorData::new(ids.to_vec(), [ids.len()]), &device);
-    let rows = table.select(0, ids);
     rows.clone() * moves.clone() + rows.detach() * (moves * -1.0 + 1.0)
 }
 

@@ -31,7 +31,24 @@ pub fn distance(x: &[f32], y: &[f32]) -> f64 {
     if size > 1e-12 { apart / size } else { apart }
 }
 
-type Three<const A: usize, const B: usize, const C: usize> = (Tensor<A>, Tensor<B>, Tensor<C>);
+pub(crate) type Three<const A: usize, const B: usize, const C: usize> = (Tensor<A>, Tensor<B>, Tensor<C>);
+
+/// Value and gradients of a function of three tensors on a device with a tape, in a random direction.
+pub(crate) fn pass<const A: usize, const B: usize, const C: usize, const D: usize>(
+    inputs: &Three<A, B, C>,
+    f: &dyn Fn(Three<A, B, C>) -> Tensor<D>,
+    device: &Device,
+) -> [Vec<f32>; 4] {
+    let x = Tensor::<A>::from_data(inputs.0.to_data(), device).require_grad();
+    let y = Tensor::<B>::from_data(inputs.1.to_data(), device).require_grad();
+    let z = Tensor::<C>::from_data(inputs.2.to_data(), device).require_grad();
+    let out = f((x.clone(), y.clone(), z.clone()));
+    // A random direction, so that every element of the gradient matters.
+    let direction = Tensor::<D>::from_data(random(out.dims(), 99).into_data(), device);
+    let grads = (out.clone() * direction).sum().backward();
+    let grad = |g: Option<Vec<f32>>| g.unwrap_or_default();
+    [values(out), grad(x.grad(&grads).map(values)), grad(y.grad(&grads).map(values)), grad(z.grad(&grads).map(values))]
+}
 
 /// Asserts that two functions of three tensors agree in value and in all gradients (relative L2 below 2e-5).
 ///
@@ -42,25 +59,9 @@ pub fn agrees<const A: usize, const B: usize, const C: usize, const D: usize>(
     fused: impl Fn(Three<A, B, C>) -> Tensor<D>,
     plain: impl Fn(Three<A, B, C>) -> Tensor<D>,
 ) {
-    let run = |f: &dyn Fn(Three<A, B, C>) -> Tensor<D>| {
-        let device = Device::flex().autodiff();
-        let x = Tensor::<A>::from_data(inputs.0.to_data(), &device).require_grad();
-        let y = Tensor::<B>::from_data(inputs.1.to_data(), &device).require_grad();
-        let z = Tensor::<C>::from_data(inputs.2.to_data(), &device).require_grad();
-        let out = f((x.clone(), y.clone(), z.clone()));
-        // A random direction, so that every element of the gradient matters.
-        let direction = Tensor::<D>::from_data(random(out.dims(), 99).into_data(), &device);
-        let grads = (out.clone() * direction).sum().backward();
-        let grad = |g: Option<Vec<f32>>| g.unwrap_or_default();
-        vec![
-            values(out),
-            grad(x.grad(&grads).map(values)),
-            grad(y.grad(&grads).map(values)),
-            grad(z.grad(&grads).map(values)),
-        ]
-    };
+    let device = Device::flex().autodiff();
     let untracked = values(fused((inputs.0.clone(), inputs.1.clone(), inputs.2.clone())));
-    let (a, b) = (run(&fused), run(&plain));
+    let (a, b) = (pass(&inputs, &fused, &device), pass(&inputs, &plain, &device));
     assert_eq!(untracked, a[0], "value differs without a tape");
     for (i, (a, b)) in a.iter().zip(&b).enumerate() {
         let apart = distance(a, b);

@@ -11,6 +11,7 @@ use burn_flex::FlexTensor;
 use crate::Precision;
 use crate::cpu::gemm::{How, View, matmul_new};
 use crate::cpu::sums::column_sums;
+use crate::matmul::matmul_plain;
 use crate::tape::{Kernel, apply, cpu_tensor, dims, numbers, tensor};
 
 /// How a weight matrix is stored.
@@ -224,7 +225,7 @@ pub fn linear_plain<const D: usize>(
     let [k, n] = weight.dims();
     let mut shape = x.dims();
     let rows = shape[..D - 1].iter().product::<usize>();
-    let mut y = x.reshape([rows, k]).matmul(weight);
+    let mut y = matmul_plain(x.reshape([rows, k]), weight);
     if let Some(bias) = bias {
         y = y + bias.reshape([1, n]);
     }

@@ -4,7 +4,7 @@
 //! `c = a b` for every pair of matrices in the leading dimensions, with `da = dc b^T` and `db = a^T dc` on the way back.
 // N pairs (all leading dimensions), R rows, K inner, C columns
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
@@ -90,9 +90,12 @@ pub fn matmul<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
     apply(kernel, [cpu_tensor(a.clone()), cpu_tensor(b.clone())]).unwrap_or_else(|| matmul_plain(a, b))
 }
 
-/// The plain composition of `matmul`.
+/// The plain composition of `matmul`; in bf16 the factors are cast, and the result back.
 pub fn matmul_plain<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
-    a.matmul(b)
+    match Precision::current() {
+        Precision::F32 => a.matmul(b),
+        Precision::Bf16 => a.cast(DType::BF16).matmul(b.cast(DType::BF16)).cast(DType::F32),
+    }
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::adamw::{flex, is_plain, owned};
 use crate::cpu::gemm::{How, View, matmul};
 use crate::cpu::simd::simd;
 use crate::global_norm::{global_norm, squares};
+use crate::matmul::matmul_plain;
 use crate::tape::{contiguous, numbers};
 
 /// Numbers of one update.
@@ -187,9 +188,9 @@ fn orthogonal_plain(x: Tensor<2>) -> Tensor<2> {
     x = x.clone() / (global_norm([x]) + TINY);
     let [one, two, three] = FACTORS;
     for _ in 0..STEPS {
-        let a = x.clone().matmul(x.clone().transpose());
-        let b = a.clone() * two + a.clone().matmul(a) * three;
-        x = x.clone() * one + b.matmul(x);
+        let a = matmul_plain(x.clone(), x.clone().transpose());
+        let b = a.clone() * two + matmul_plain(a.clone(), a) * three;
+        x = x.clone() * one + matmul_plain(b, x);
     }
     if m > n { x.transpose() } else { x }
 }

@@ -9,7 +9,7 @@ use burn::backend::Flex;
 use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
 
-use crate::tape::{contiguous, dims, numbers};
+use crate::tape::{contiguous, dims, numbers, untracked};
 
 /// Writes `rows` `[B, T, C]` into `into` `[B, K, C]` from place `starts[b]` of each row on: `[B, K, C]`.
 ///
@@ -24,12 +24,12 @@ pub fn place(into: Tensor<3>, rows: Tensor<3>, starts: &[usize]) -> Tensor<3> {
         into.dims(),
     );
     // A second handle on `into` would prevent writing in place, so where it lives shows in `rows`.
-    match rows.clone().try_into_primitive::<Flex>() {
-        Ok(rows) => {
+    match untracked(rows.clone()) {
+        Some(rows) => {
             let into = into.try_into_primitive::<Flex>().expect("both lie on the CPU, outside of the tape");
             Tensor::from_primitive::<Flex>(in_place(contiguous(into), &contiguous(rows), starts))
         }
-        Err(_) => place_plain(into, rows, starts),
+        None => place_plain(into, rows, starts),
     }
 }
 

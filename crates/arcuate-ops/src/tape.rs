@@ -1,5 +1,6 @@
 //! Puts a CPU kernel with its hand-written backward pass on the tape of the tensor library.
 
+use std::cell::Cell;
 use std::fmt::Debug;
 
 use burn::backend::{Autodiff, Flex};
@@ -33,8 +34,34 @@ impl CpuTensor {
     }
 }
 
-/// The CPU form of a tensor; gives it back when it lives elsewhere.
+thread_local! {
+    static PLAIN_ONLY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a function whose operations on this thread are their plain compositions, as on a device without kernels of ours.
+///
+/// What a GPU computes is tested in this way where there is none.
+pub fn plain_only<T>(f: impl FnOnce() -> T) -> T {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            PLAIN_ONLY.set(self.0);
+        }
+    }
+    let _restore = Restore(PLAIN_ONLY.replace(true));
+    f()
+}
+
+/// The CPU form of a tensor without a tape; nothing when it is tracked or lives elsewhere.
+pub(crate) fn untracked<const D: usize>(x: Tensor<D>) -> Option<FlexTensor> {
+    if PLAIN_ONLY.get() { None } else { x.try_into_primitive::<Flex>().ok() }
+}
+
+/// The CPU form of a tensor; nothing when it lives elsewhere.
 pub(crate) fn cpu_tensor<const D: usize>(x: Tensor<D>) -> Option<CpuTensor> {
+    if PLAIN_ONLY.get() {
+        return None;
+    }
     match x.clone().try_into_primitive::<Flex>() {
         Ok(plain) => Some(CpuTensor::Plain(plain)),
         Err(_) => x.try_into_primitive::<Autodiff<Flex>>().ok().map(CpuTensor::Tracked),

@@ -7,7 +7,7 @@ use arcuate_decode::SamplesConfig;
 use arcuate_eval::EvaluationConfig;
 use arcuate_model::ModelConfig;
 use arcuate_objective::ObjectiveConfig;
-use arcuate_ops::Precision;
+use arcuate_ops::{DeviceKind, Precision};
 use arcuate_text::TokenizerConfig;
 use arcuate_train::{BatchConfig, CheckpointConfig, GuardConfig, HorizonConfig, OptimizerConfig, ScheduleConfig};
 use schemars::JsonSchema;
@@ -24,6 +24,9 @@ pub struct Recipe {
     /// Number format of the matrix products in training; `bf16` is faster where the processor has it.
     #[serde(default)]
     pub precision: Precision,
+    /// What computes: the processor, or an NVIDIA GPU in a build with the feature `cuda`.
+    #[serde(default)]
+    pub device: DeviceKind,
     /// Keep only the input of each layer for the backward pass and compute the rest again: less memory, a third more work.
     #[serde(default)]
     pub activation_checkpointing: bool,

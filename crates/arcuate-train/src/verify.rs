@@ -130,11 +130,11 @@ fn targets(network: &Network, labels: &[i64], input: &Input) -> (Wanted, Arc<[i3
     (Wanted::Tokens(pairs.iter().map(|p| p.0).collect()), pairs.iter().map(|p| p.1).collect())
 }
 
-/// Compares the model in `dir` with the reference file; one line per comparison.
+/// Compares the model in `dir`, computed on a device, with the reference file; one line per comparison.
 ///
 /// The options of the recording (optimiser, tolerances) lie beside the file as `reference.json`.
-pub fn verify(dir: &Path, reference: &Path) -> Result<Vec<Line>> {
-    let device = Device::flex().autodiff();
+pub fn verify(dir: &Path, reference: &Path, device: &Device) -> Result<Vec<Line>> {
+    let device = device.clone().autodiff();
     let json = reference.with_extension("json");
     let text = std::fs::read_to_string(&json).map_err(|e| Error::io("read", &json, e))?;
     let options: Reference =

@@ -8,7 +8,7 @@ fn folder() -> PathBuf {
 
 fn check(dir: &Path) -> Vec<String> {
     let name = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    match arcuate_train::verify::verify(dir, &dir.join("reference.safetensors")) {
+    match arcuate_train::verify::verify(dir, &dir.join("reference.safetensors"), &arcuate_ops::device::cpu()) {
         Err(error) => vec![format!("{name}: {error}")],
         Ok(lines) => {
             assert!(lines.len() >= 8, "{name}: only {} comparisons", lines.len());
@@ -27,6 +27,9 @@ fn every_reference_holds() {
     assert!(dirs.len() >= 5, "{} references", dirs.len());
     let wrong: Vec<String> = dirs.iter().flat_map(|dir| check(dir)).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // The same without kernels of ours: what a GPU is given to compute.
+    let wrong: Vec<String> = dirs.iter().flat_map(|dir| arcuate_ops::plain_only(|| check(dir))).collect();
+    assert!(wrong.is_empty(), "plain compositions: {}", wrong.join("\n"));
 }
 
 #[test]

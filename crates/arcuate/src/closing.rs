@@ -5,6 +5,7 @@ use arcuate_data::{Corpus, LedgerEntry, Split, Texts};
 use arcuate_decode::{GenerateConfig, Generator};
 use arcuate_eval::{LzmaLimits, LzmaResult, LzmaWatch};
 use arcuate_objective::ObjectiveConfig;
+use arcuate_ops::device::Device;
 use arcuate_recipe::{Pipeline, PlannedRun, Recipe};
 use arcuate_record::{
     Chart, LedgerRow, Metrics, Record, Report, RunDir, Series, Table, Tone, read_metrics, statistics,
@@ -22,6 +23,7 @@ const SAMPLES_TOGETHER: usize = 16;
 /// What is known when the loop has ended.
 pub(crate) struct Closing<'a> {
     pub recipe: &'a Recipe,
+    pub device: &'a Device,
     pub resolved: &'a str,
     pub tokenizer: &'a Tokenizer,
     pub corpus: &'a Corpus,
@@ -146,7 +148,7 @@ fn draw(closing: &Closing, folder: &RunDir) -> Result<Vec<(String, String)>> {
     let store = folder.checkpoints_path();
     let dir = ["best", "last"].map(|name| store.join(name)).into_iter().find(|d| d.exists());
     let Some(dir) = dir else { return Ok(Vec::new()) };
-    let network = arcuate_model::load(&dir, &arcuate_ops::device::cpu())?;
+    let network = arcuate_model::load(&dir, closing.device)?;
     let config = GenerateConfig::from_samples(samples, closing.recipe.seed);
     let generator = Generator::new(&network, closing.tokenizer, config)?;
     let texts = generator.generate_all(&samples.prompts, SAMPLES_TOGETHER)?;
@@ -175,7 +177,7 @@ fn report(
         "{} · {} · {}",
         recipe.model.name(),
         arcuate_record::utc_now(),
-        arcuate_ops::device::describe()
+        recipe.device.describe()
     ));
     if let (Some(r), Some(l)) = (result.filter(|r| r.metric == "bits_per_byte"), lzma) {
         let tone = if r.value < l.bits_per_byte { Tone::Good } else { Tone::Bad };
@@ -263,7 +265,7 @@ fn report(
             "Environment",
             &[
                 ("arcuate".to_string(), env!("CARGO_PKG_VERSION").to_string()),
-                ("device".to_string(), arcuate_ops::device::describe()),
+                ("device".to_string(), recipe.device.describe()),
                 ("system".to_string(), format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
                 ("data fingerprint".to_string(), closing.corpus.fingerprint().to_string()),
                 ("tokenizer hash".to_string(), closing.tokenizer.hash().to_string()),

@@ -8,6 +8,7 @@ use arcuate_data::{Corpus, Progress, Sampler, Stage};
 use arcuate_eval::{HeldOutOptions, HeldOutResult, RowResult};
 use arcuate_model::{Adoption, Input, Network};
 use arcuate_objective::{Objective, ObjectiveConfig};
+use arcuate_ops::device::Device;
 use arcuate_recipe::{Loaded, Recipe, build};
 use arcuate_record::{EventWriter, Index, MetricsWriter, Record, RunDir, State};
 use arcuate_text::Tokenizer;
@@ -56,16 +57,17 @@ pub(crate) fn run_with(
 ) -> Result<Finished> {
     let recipe = &loaded.value;
     if !options.json {
-        let device = arcuate_ops::device::describe();
+        let device = recipe.device.describe();
         terminal::note(&format!("arcuate {}   {}   {device}", env!("CARGO_PKG_VERSION"), recipe.name));
     }
+    let device = crate::device::open(recipe.device)?;
     let resolved = arcuate_recipe::resolved_toml(recipe, &loaded.source);
     let mut folder = RunDir::create_or_open_resolved(&options.runs_dir, &recipe.name, text, &resolved)?;
     let path = folder.path().to_path_buf();
     if let Some(inputs) = inputs {
         folder.write("inputs.hash", inputs.as_bytes())?;
     }
-    let result = inside(loaded, &mut folder, &resolved, options);
+    let result = inside(loaded, &mut folder, &resolved, &device, options);
     let (state, message) = match &result {
         Ok(()) => (State::Done, None),
         Err(error) => match crate::exit::code(error) {
@@ -85,14 +87,20 @@ pub(crate) fn run_with(
     Ok(Finished { path })
 }
 
-fn inside(loaded: &Loaded<Recipe>, folder: &mut RunDir, resolved: &str, options: &Options) -> Result<()> {
+fn inside(
+    loaded: &Loaded<Recipe>,
+    folder: &mut RunDir,
+    resolved: &str,
+    inner: &Device,
+    options: &Options,
+) -> Result<()> {
     let recipe = &loaded.value;
-    let device = arcuate_ops::device::cpu().autodiff();
+    let device = inner.clone().autodiff();
     let parts = prepare(recipe, Some(folder.path()), options.json)?;
     let found = arcuate_recipe::diagnose(&build::check_corpus(recipe, &parts.corpus), &loaded.source);
     crate::commands::refuse(found)?;
     let labels = parts.corpus.label_names();
-    let found = build::check_network(recipe, &parts.tokenizer, labels, memory::available())?;
+    let found = build::check_network(recipe, &parts.tokenizer, labels, crate::device::available_memory(recipe.device))?;
     crate::commands::refuse(arcuate_recipe::diagnose(&found, &loaded.source))?;
     let vocab_size = parts.tokenizer.vocab_size();
     let (network, adoption) = build::network(recipe, vocab_size, parts.corpus.label_names(), &device)?;
@@ -121,6 +129,7 @@ fn inside(loaded: &Loaded<Recipe>, folder: &mut RunDir, resolved: &str, options:
     drop(hooks);
     let closing = crate::closing::Closing {
         recipe,
+        device: inner,
         resolved,
         tokenizer: &parts.tokenizer,
         corpus: &parts.corpus,

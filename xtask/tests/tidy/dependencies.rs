@@ -7,8 +7,10 @@ use xtask::workspace::{files_under, root};
 use crate::tree::assert_none;
 
 /// Dependencies that are used without their name in the source: crate, dependency, reason.
-const WITHOUT_NAME: &[(&str, &str, &str)] =
-    &[("xtask", "portable-atomic", "the same features in `cargo xtask` as in the whole workspace")];
+const WITHOUT_NAME: &[(&str, &str, &str)] = &[
+    ("arcuate-ops", "cubecl", "its feature `cuda-cpp`"),
+    ("xtask", "portable-atomic", "the same features in `cargo xtask` as in the whole workspace"),
+];
 
 #[test]
 fn every_dependency_is_used() {

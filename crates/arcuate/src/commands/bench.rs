@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 
 use anyhow::Context;
-use arcuate_ops::Precision;
+use arcuate_ops::{DeviceKind, Precision};
 use arcuate_record::{format_bytes, text_table};
 use serde_json::{Value, json};
 
@@ -121,6 +121,9 @@ const ROWS: &[Row] = &[
     },
 ];
 
+/// Rows that `--device` moves.
+const ON_ANY_DEVICE: [&str; 4] = ["gpt", "llama", "bert", "decode"];
+
 /// Measure this machine: product rate, training steps, operations of speech models, decoding.
 #[derive(clap::Args)]
 #[command(after_help = after_help())]
@@ -131,6 +134,8 @@ pub(crate) struct Args {
     /// Numbers in which products are computed.
     #[arg(long, value_enum, default_value_t = PrecisionArg::F32)]
     precision: PrecisionArg,
+    #[command(flatten)]
+    on: crate::device::Flag,
     /// Another size, such as `seq_len=1024`; may be given again.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -178,6 +183,11 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     }
     let rows: Vec<&Row> =
         ROWS.iter().filter(|row| args.rows.is_empty() || args.rows.iter().any(|name| name == row.name)).collect();
+    let other = rows.iter().find(|row| args.on.device != DeviceKind::Cpu && !ON_ANY_DEVICE.contains(&row.name));
+    if let Some(row) = other {
+        let message = format!("the row `{}` measures the processor; others are {}", row.name, ON_ANY_DEVICE.join(", "));
+        return Err(usage(message));
+    }
     let changes = changes(&args.set, &rows)?;
     if let Some(number) = args.threads {
         threads::set(number)?;
@@ -190,7 +200,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         output::json(&json!({
             "version": env!("CARGO_PKG_VERSION"),
             "cpu": super::doctor::cpu(),
-            "kernels": arcuate_ops::device::describe(),
+            "kernels": args.on.device.describe(),
             "rows": reports,
         }))
     } else {
@@ -227,7 +237,7 @@ fn one(row: &Row, args: &Args, changes: &BTreeMap<String, usize>) -> anyhow::Res
     };
     terminal::say("bench", &format!("{}, {}: {sizes}", row.name, args.precision.name()));
     let start_bytes = memory::peak();
-    let mut report = (row.run)(&sizes, &How { steps: args.steps, precision })?;
+    let mut report = (row.run)(&sizes, &How { steps: args.steps, precision, device: args.on.device })?;
     report.row = row.name;
     report.start_bytes = start_bytes;
     report.sizes = sizes;
@@ -238,6 +248,7 @@ fn one(row: &Row, args: &Args, changes: &BTreeMap<String, usize>) -> anyhow::Res
 fn elsewhere(row: &Row, args: &Args, changes: &BTreeMap<String, usize>) -> anyhow::Result<Value> {
     let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
     command.args(["bench", row.name, "--json", "--precision", args.precision.name()]);
+    command.args(["--device", args.on.device.name()]);
     command.arg("--steps").arg(args.steps.to_string());
     if let Some(threads) = args.threads {
         command.arg("--threads").arg(threads.to_string());

@@ -8,6 +8,7 @@ use arcuate_data::{Progress, ScanOptions};
 use arcuate_eval::HeldOutOptions;
 use arcuate_model::Network;
 use arcuate_objective::Objective;
+use arcuate_ops::device::Device;
 use arcuate_recipe::plan::Plan;
 use arcuate_recipe::{Loaded, Override, Recipe, RecipeFile, build};
 use arcuate_text::{Tokenizer, TokenizerConfig};
@@ -100,7 +101,8 @@ fn check_one(loaded: &Loaded<Recipe>, how: How) -> Result<()> {
     let scan = if how.scan { Some(scan(loaded, how)?) } else { None };
     let Parts { tokenizer, corpus, objective } = session::prepare(recipe, None, how.json)?;
     super::refuse(arcuate_recipe::diagnose(&build::check_corpus(recipe, &corpus), &loaded.source))?;
-    let found = build::check_network(recipe, &tokenizer, corpus.label_names(), memory::available())?;
+    let available = crate::device::available_memory(recipe.device);
+    let found = build::check_network(recipe, &tokenizer, corpus.label_names(), available)?;
     super::refuse(arcuate_recipe::diagnose(&found, &loaded.source))?;
     let architecture = build::architecture(recipe, tokenizer.vocab_size(), corpus.label_names())?;
     let text_bytes = corpus.summary().iter().map(|s| s.bytes).sum();
@@ -116,7 +118,7 @@ fn check_one(loaded: &Loaded<Recipe>, how: How) -> Result<()> {
             ));
         }
     }
-    if let Some(available) = memory::available().filter(|available| plan.memory.expected > *available) {
+    if let Some(available) = available.filter(|available| plan.memory.expected > *available) {
         warnings.push(format!(
             "about {}B of memory are needed, but {}B are free; lower `batch.microbatch` and raise `batch.accumulate_steps`",
             amount(plan.memory.expected as f64),
@@ -215,7 +217,8 @@ fn rehearse(
     corpus: &arcuate_data::Corpus,
     objective: &dyn Objective,
 ) -> Result<Rehearsal> {
-    let device = arcuate_ops::device::cpu().autodiff();
+    let inner = crate::device::open(recipe.device)?;
+    let device = inner.clone().autodiff();
     let (mut network, _) = build::network(recipe, tokenizer.vocab_size(), corpus.label_names(), &device)?;
     let pad_id = build::pad_id(tokenizer);
     let rows = corpus.sampler(recipe.seed).next_rows(recipe.batch.microbatch)?;
@@ -240,7 +243,7 @@ fn rehearse(
     }
     let dir = std::env::temp_dir().join(format!("arcuate-check-{}", std::process::id()));
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot make `{}`", dir.display()))?;
-    let result = save_and_evaluate(recipe, tokenizer, corpus, &network, &optimizer, objective, &dir);
+    let result = save_and_evaluate(recipe, tokenizer, corpus, (&network, &inner), &optimizer, objective, &dir);
     let _ = std::fs::remove_dir_all(&dir);
     let (seconds_per_save, seconds_per_held_out_token) = result?;
     Ok(Rehearsal {
@@ -256,7 +259,7 @@ fn save_and_evaluate(
     recipe: &Recipe,
     tokenizer: &Tokenizer,
     corpus: &arcuate_data::Corpus,
-    network: &Network,
+    (network, device): (&Network, &Device),
     optimizer: &Optimizer,
     objective: &dyn Objective,
     dir: &Path,
@@ -266,7 +269,7 @@ fn save_and_evaluate(
     tokenizer.save(dir)?;
     optimizer.save(dir)?;
     let save = begun.elapsed().as_secs_f64();
-    let again = arcuate_model::load(dir, &arcuate_ops::device::cpu())?;
+    let again = arcuate_model::load(dir, device)?;
     if again.values() != network.values() {
         anyhow::bail!("a saved checkpoint does not read back as it was; look at the disk of `{}`", dir.display());
     }

@@ -4,11 +4,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use arcuate_record::format_bytes;
+use arcuate_ops::DeviceKind;
+use arcuate_ops::cuda::{self, Missing};
+use arcuate_ops::self_check::{self, Check};
+use arcuate_record::{format_bytes, text_table};
 use serde::Serialize;
+use serde_json::json;
 
 use super::runs::output;
 use crate::memory::kibibytes;
+use crate::{device, exit};
 
 /// Programs that some work can use, with what for. None is needed for training.
 const PROGRAMS: &[(&str, &str)] = &[
@@ -40,10 +45,14 @@ const PATIENCE: Duration = Duration::from_secs(3);
 #[command(after_help = "Examples:
   arcuate doctor
   arcuate doctor --json
+  arcuate doctor --test-device cuda
 
 `RAYON_NUM_THREADS` sets the number of threads; `ARCUATE_CPU` limits the instruction set to portable, avx2, avx512,
 avx512_bf16 or amx.")]
 pub(crate) struct Args {
+    /// Compute every operation on this device and on the CPU and compare, instead. Exit code 0 if all agree, else 1.
+    #[arg(long, value_name = "DEVICE", value_parser = device::kinds())]
+    test_device: Option<DeviceKind>,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
@@ -77,8 +86,46 @@ struct Program {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    if let Some(kind) = args.test_device {
+        return test_device(kind, args.json);
+    }
     let findings = look();
     if args.json { output::json(&findings) } else { output::text(&text(&findings)) }
+}
+
+/// Every operation on the device against the same one on the CPU.
+fn test_device(kind: DeviceKind, as_json: bool) -> anyhow::Result<()> {
+    let checks = self_check::check(&device::open(kind)?);
+    let num_wrong = checks.iter().filter(|check| !check.holds()).count();
+    if as_json {
+        let lines: Vec<_> = checks
+            .iter()
+            .map(|check| {
+                json!({
+                    "what": check.what, "difference": check.difference.as_ref().ok(), "tolerance": check.tolerance,
+                    "failure": check.difference.as_ref().err(), "holds": check.holds(),
+                })
+            })
+            .collect();
+        output::json(&json!({"device": kind.describe(), "holds": num_wrong == 0, "operations": lines}))?;
+    } else {
+        let rows: Vec<Vec<String>> = checks.iter().map(row).collect();
+        let table = text_table(&["operation", "relative L2", "tolerance", ""], &rows);
+        output::text(&format!("{}\n{table}", kind.describe()))?;
+    }
+    if num_wrong > 0 {
+        let message = format!("{num_wrong} of {} operations differ from the CPU", checks.len());
+        return Err(exit::Coded { code: 1, message }.into());
+    }
+    Ok(())
+}
+
+fn row(check: &Check) -> Vec<String> {
+    let (difference, verdict) = match &check.difference {
+        Ok(difference) => (format!("{difference:.1e}"), if check.holds() { "ok" } else { "DIFFERS" }.to_owned()),
+        Err(message) => ("-".to_owned(), format!("FAILED: {}", output::one_line(message, 200))),
+    };
+    vec![check.what.to_owned(), difference, format!("{:.0e}", check.tolerance), verdict]
 }
 
 fn look() -> Findings {
@@ -91,7 +138,7 @@ fn look() -> Findings {
         target: format!("{} {}", std::env::consts::ARCH, std::env::consts::OS),
         cpu: cpu(),
         cpu_features: cpu_features(&cpuinfo),
-        kernels: arcuate_ops::device::describe(),
+        kernels: DeviceKind::Cpu.describe(),
         threads: threads_used(threads),
         cores: threads,
         memory_bytes: kibibytes(&meminfo, "MemTotal:"),
@@ -146,10 +193,19 @@ fn is_writable(folder: &Path) -> bool {
     written
 }
 
+/// The CPU, the GPUs that are there, and what is missing for using them.
 fn devices() -> Vec<String> {
-    let mut devices = vec!["cpu (burn-flex), used".to_owned()];
-    if Path::new("/proc/driver/nvidia/version").exists() {
-        devices.push("an NVIDIA driver is there, but this build computes on the CPU only".to_owned());
+    let mut devices = vec!["cpu: ready".to_owned()];
+    match cuda::gpus() {
+        Err(missing) => devices.push(format!("cuda: {missing}")),
+        Ok((version, gpus)) => {
+            let built = if cfg!(feature = "cuda") { Ok(()) } else { Err(Missing::Feature) };
+            let ready = match built.and_then(|()| cuda::ready(device::toolkit().as_deref())) {
+                Ok(()) => "ready".to_owned(),
+                Err(missing) => missing.to_string(),
+            };
+            devices.extend(gpus.iter().map(|gpu| format!("cuda: {gpu}, CUDA {version}: {ready}")));
+        }
     }
     devices
 }

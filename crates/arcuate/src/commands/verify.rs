@@ -15,6 +15,7 @@ use crate::{exit, terminal};
 #[command(after_help = "Examples:
   arcuate verify models/llama --reference models/llama/reference.safetensors
   arcuate verify models/llama --reference models/llama --json
+  arcuate verify models/llama --reference models/llama --device cuda
 
 The options of the recording lie beside the file, with the ending `.json`. `tools/record_reference.py` records a
 reference from a Transformers model. Exit code 0 if every difference is within its tolerance, else 1.")]
@@ -24,6 +25,8 @@ pub(crate) struct Args {
     /// Recorded reference: a safetensors file, or a folder that holds `reference.safetensors`.
     #[arg(long, value_name = "FILE")]
     reference: PathBuf,
+    #[command(flatten)]
+    on: crate::device::Flag,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
@@ -32,9 +35,10 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     folder::check(&args.dir)?;
     let reference = reference_file(&args.reference)?;
+    let device = crate::device::open(args.on.device)?;
     terminal::say("verify", &format!("{} against {}", args.dir.display(), reference.display()));
     let start = std::time::Instant::now();
-    let lines = verify(&args.dir, &reference).map_err(coded)?;
+    let lines = verify(&args.dir, &reference, &device).map_err(coded)?;
     if lines.is_empty() {
         let message = format!("`{}` holds nothing to compare; record it again", reference.display());
         return Err(exit::Coded { code: 4, message }.into());

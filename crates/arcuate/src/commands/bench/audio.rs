@@ -49,7 +49,7 @@ pub(super) fn frontend(sizes: &Sizes, how: &How) -> anyhow::Result<Report> {
         inputs = channels;
     }
     let outputs: f64 = lengths.iter().map(|length| volume(&[batch, *length, channels])).sum();
-    refuse_giants(3.0 * outputs + 20.0 * volume(&[channels, channels]))?;
+    refuse_giants(how.device, 3.0 * outputs + 20.0 * volume(&[channels, channels]))?;
     let weight = |shape: &[usize; 3]| leaf(*shape, shape[2] as u64, volume(&shape[1..]).sqrt().recip());
     let weights: Vec<Tensor<3>> = shapes.iter().map(weight).collect();
     let (scale, shift) = (leaf([channels], 8, 1.0), leaf([channels], 9, 1.0));
@@ -79,7 +79,7 @@ pub(super) fn positional_conv(sizes: &Sizes, how: &How) -> anyhow::Result<Report
         return Err(usage(format!("{groups} groups do not divide {channels} channels")));
     }
     let group = channels / groups;
-    refuse_giants(8.0 * volume(&[batch, frames, channels]) + 8.0 * volume(&[channels, group, kernel]))?;
+    refuse_giants(how.device, 8.0 * volume(&[batch, frames, channels]) + 8.0 * volume(&[channels, group, kernel]))?;
     let x = leaf([batch, frames, channels], 1, 1.0);
     let (direction, bias) = (leaf([channels, group, kernel], 2, 0.02), leaf([channels], 3, 0.1));
     let lengths = leaf([kernel], 4, 1.0);
@@ -101,7 +101,7 @@ pub(super) fn ctc_loss(sizes: &Sizes, how: &How) -> anyhow::Result<Report> {
     if vocab < 2 {
         return Err(usage("`vocab` counts the blank; use 2 or more"));
     }
-    refuse_giants(3.0 * (batch * frames) as f64 * (vocab + 4 * labels) as f64)?;
+    refuse_giants(how.device, 3.0 * (batch * frames) as f64 * (vocab + 4 * labels) as f64)?;
     let mut stream = Stream::new(1, "bench", 0, 0);
     let mut label = |_| 1 + stream.below(vocab as u64 - 1) as i32;
     let target = Ctc {
@@ -129,12 +129,16 @@ pub(super) fn ctc_loss(sizes: &Sizes, how: &How) -> anyhow::Result<Report> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use arcuate_ops::DeviceKind;
 
     fn measured(
         run: fn(&Sizes, &How) -> anyhow::Result<Report>,
         sizes: &[(&'static str, usize)],
     ) -> anyhow::Result<Report> {
-        run(&Sizes::new(sizes, &[].into()), &How { steps: 2, precision: arcuate_ops::Precision::F32 })
+        run(
+            &Sizes::new(sizes, &[].into()),
+            &How { steps: 2, precision: arcuate_ops::Precision::F32, device: DeviceKind::Cpu },
+        )
     }
 
     #[test]

@@ -11,8 +11,8 @@ pub(super) fn run(sizes: &Sizes, how: &How) -> anyhow::Result<Report> {
     let [batch, prompt, new_tokens, vocab] = ["batch", "prompt", "new_tokens", "vocab"].map(|key| sizes.get(key));
     let architecture = llama_architecture(sizes, prompt + new_tokens)?;
     let cached = 2.0 * (batch * (prompt + new_tokens)) as f64 * (sizes.get("layers") * sizes.get("hidden")) as f64;
-    refuse_giants(architecture.estimate() + cached)?;
-    let network = Network::init(architecture, 1, &arcuate_ops::device::cpu());
+    refuse_giants(how.device, architecture.estimate() + cached)?;
+    let network = Network::init(architecture, 1, &crate::device::open(how.device)?);
     let mut stream = Stream::new(1, "bench", 0, 0);
     let prompts: Vec<u32> = (0..batch * prompt).map(|_| stream.below(vocab as u64) as u32).collect();
     let mut report = time(how, "tokens", (batch * new_tokens) as f64, || {
@@ -37,6 +37,7 @@ fn greedy(logits: &[f32]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use arcuate_ops::DeviceKind;
 
     #[test]
     fn rows_are_continued_side_by_side() {
@@ -52,7 +53,7 @@ mod tests {
             ("inner", 12),
             ("tied", 1),
         ];
-        let how = How { steps: 1, precision: arcuate_ops::Precision::F32 };
+        let how = How { steps: 1, precision: arcuate_ops::Precision::F32, device: DeviceKind::Cpu };
         let report = run(&Sizes::new(&sizes, &[].into()), &how).expect("possible sizes");
         assert!(report.per_second > 0.0);
         assert_eq!(greedy(&[0.0, 2.0, 2.0, 1.0]), 1);

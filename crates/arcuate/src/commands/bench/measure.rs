@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Instant;
 
-use arcuate_ops::Precision;
 use arcuate_ops::rate::{Pass, product};
+use arcuate_ops::{DeviceKind, Precision};
 use serde::{Serialize, Serializer};
 
 use crate::exit::usage;
@@ -20,6 +20,8 @@ pub(super) struct How {
     pub(super) steps: usize,
     /// Numbers of the products.
     pub(super) precision: Precision,
+    /// What computes, in rows that ask.
+    pub(super) device: DeviceKind,
 }
 
 /// Sizes by name, in the order of the row.
@@ -135,11 +137,15 @@ impl Report {
                 seconds += median(&mut product(pass, *layer, self.precision, 5));
             }
         }
-        let rate = flops / (self.median_ms * 1e-3);
-        self.flops = Some(flops);
-        self.flops_per_second = Some(rate);
         self.product_flops_per_second = Some(operations / seconds);
-        self.share_of_product = Some(rate * seconds / operations);
+        self.share_of_product = Some(flops / (self.median_ms * 1e-3) * seconds / operations);
+        self.with_rate(flops)
+    }
+
+    /// Adds the operations of a step.
+    pub(super) fn with_rate(mut self, flops: f64) -> Self {
+        self.flops = Some(flops);
+        self.flops_per_second = Some(flops / (self.median_ms * 1e-3));
         self
     }
 }
@@ -161,9 +167,9 @@ pub(super) fn volume(sizes: &[usize]) -> f64 {
 }
 
 /// Refuses sizes for which a step would not fit into memory by far: numbers that are held at once.
-pub(super) fn refuse_giants(numbers: f64) -> anyhow::Result<()> {
+pub(super) fn refuse_giants(device: DeviceKind, numbers: f64) -> anyhow::Result<()> {
     let bytes = 4.0 * numbers;
-    match memory::available() {
+    match crate::device::available_memory(device) {
         Some(available) if bytes > available as f64 => Err(usage(format!(
             "these sizes need about {:.0} GB, more than the {:.0} GB that are free; make them smaller",
             bytes / 1e9,

@@ -21,7 +21,7 @@ pub(super) struct Line {
 pub(super) fn run(sizes: &Sizes, how: &How) -> anyhow::Result<Report> {
     let [tokens, hidden, inner, vocab] = ["tokens", "hidden", "inner", "vocab"].map(|key| sizes.get(key));
     let widest = inner.max(vocab);
-    refuse_giants(tokens as f64 * (hidden + widest) as f64 + hidden as f64 * widest as f64)?;
+    refuse_giants(how.device, tokens as f64 * (hidden + widest) as f64 + hidden as f64 * widest as f64)?;
     let peak = fma_peak();
     let is_f32 = how.precision == arcuate_ops::Precision::F32;
     let mut lines = Vec::new();

@@ -3,6 +3,7 @@
 use arcuate_data::{Batch, IGNORED_TARGET};
 use arcuate_model::{Architecture, Head, ModelConfig, Network, Wanted, gpt2};
 use arcuate_objective::{Objective, ObjectiveConfig, Vocabulary};
+use arcuate_ops::DeviceKind;
 use arcuate_ops::rng::Stream;
 use arcuate_train::{Compute, Gradients, Optimizer, OptimizerConfig, forward_backward, global_norm};
 use serde_json::json;
@@ -77,7 +78,7 @@ fn next_token() -> anyhow::Result<Box<dyn Objective>> {
 /// Random tokens from `first` on; `share` says how much of a row, of those in [0, 1), is not padding.
 fn random(sizes: &Sizes, first: usize, share: impl Fn(f64) -> f64) -> anyhow::Result<Batch> {
     let [num_rows, seq_len, vocab] = ["batch", "seq_len", "vocab"].map(|key| sizes.get(key));
-    refuse_giants(16.0 * num_rows as f64 * seq_len as f64)?;
+    refuse_giants(DeviceKind::Cpu, 16.0 * num_rows as f64 * seq_len as f64)?;
     let first = first.min(vocab - 1);
     let mut stream = Stream::new(1, "bench", 0, 0);
     let mut token = || (first as u64 + stream.below((vocab - first) as u64)) as i32;
@@ -119,9 +120,12 @@ fn train(
     how: &How,
 ) -> anyhow::Result<Report> {
     let places = batch.num_rows as f64 * batch.seq_len as f64;
-    refuse_giants(4.0 * architecture.estimate() + places * (sizes.get("layers") * sizes.get("hidden")) as f64)?;
+    refuse_giants(
+        how.device,
+        4.0 * architecture.estimate() + places * (sizes.get("layers") * sizes.get("hidden")) as f64,
+    )?;
     let flops = flops(&architecture, objective, &batch, sizes);
-    let device = arcuate_ops::device::cpu().autodiff();
+    let device = crate::device::open(how.device)?.autodiff();
     let mut network = Some(Network::init(architecture, 1, &device));
     let parameters = network.as_ref().map(Network::num_parameters);
     let config = json!({"adamw": {"peak_learning_rate": 3e-4, "weight_decay": 0.1}});
@@ -141,6 +145,9 @@ fn train(
     report.losses = losses.first().zip(losses.last()).map(|(first, last)| [*first, *last]);
     let (tokens, hidden, inner) = (batch.num_rows * batch.seq_len, sizes.get("hidden"), sizes.get("inner"));
     let head = num_predicted(objective, &batch);
+    if how.device != DeviceKind::Cpu {
+        return Ok(report.with_rate(flops));
+    }
     Ok(report
         .with_flops(flops, &[[tokens, hidden, inner], [tokens, inner, hidden], [head, hidden, sizes.get("vocab")]]))
 }
@@ -200,7 +207,7 @@ mod tests {
     #[test]
     fn a_tiny_step_of_every_network_learns_its_batch() {
         for run in [gpt, llama, bert] {
-            let how = How { steps: 3, precision: arcuate_ops::Precision::F32 };
+            let how = How { steps: 3, precision: arcuate_ops::Precision::F32, device: DeviceKind::Cpu };
             let report = run(&sizes(TINY), &how).expect("possible sizes");
             let [first, last] = report.losses.expect("it trains");
             assert!(last < first, "{first} {last}");
@@ -231,7 +238,7 @@ mod tests {
     fn impossible_heads_are_an_error_of_the_arguments() {
         let error = gpt(
             &Sizes::new(TINY, &[("heads".to_owned(), 3)].into()),
-            &How { steps: 1, precision: arcuate_ops::Precision::F32 },
+            &How { steps: 1, precision: arcuate_ops::Precision::F32, device: DeviceKind::Cpu },
         );
         assert!(error.is_err_and(|e| e.to_string().contains("3 heads do not divide")));
     }
