@@ -14,6 +14,7 @@ pub mod ctc;
 pub mod device;
 pub mod dropout;
 pub mod embedding;
+pub mod feed_forward;
 pub mod global_norm;
 pub mod gradcheck;
 pub mod group_norm;
