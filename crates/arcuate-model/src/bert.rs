@@ -136,7 +136,7 @@ impl Layer {
         let o = &self.attention.output;
         let x = o.layer_norm.forward_sum(drop(o.dense.forward(attention::attention(q, k, v, how)), 2 * i + 1), x);
         let (up, o) = (&self.intermediate.dense, &self.output);
-        let h = feed_forward(x.clone(), up.map(), o.dense.map(), None, form, up.layout());
+        let h = feed_forward(x.clone(), up.parts(), o.dense.parts(), None, form, up.layout());
         o.layer_norm.forward_sum(drop(h, 2 * i + 2), x)
     }
 }

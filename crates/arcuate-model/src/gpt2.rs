@@ -143,7 +143,7 @@ impl Layer {
             self.attn.c_proj.forward_add(seen, x)
         };
         let (h, mlp) = (self.ln_2.forward(x.clone()), &self.mlp);
-        let feed = |residual| feed_forward(h, mlp.c_fc.map(), mlp.c_proj.map(), residual, form, mlp.c_fc.layout());
+        let feed = |residual| feed_forward(h, mlp.c_fc.parts(), mlp.c_proj.parts(), residual, form, mlp.c_fc.layout());
         if drops { add(feed(None), x, 2 * i + 2) } else { feed(Some(x)) }
     }
 }

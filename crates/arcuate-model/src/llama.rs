@@ -205,7 +205,7 @@ impl Layer {
         let x = self.self_attn.o_proj.forward_add(attention::attention(q, k, v, how), x);
         let h = self.post_attention_layernorm.forward(x.clone());
         let Mlp { gate_proj, up_proj, down_proj } = &self.mlp;
-        feed_forward_gated(h, gate_proj.map(), up_proj.map(), down_proj.map(), Some(x), gate_proj.layout())
+        feed_forward_gated(h, gate_proj.parts(), up_proj.parts(), down_proj.parts(), Some(x), gate_proj.layout())
     }
 }
 

@@ -16,7 +16,7 @@ use burn_flex::FlexTensor;
 use crate::Precision;
 use crate::activation::{Form, Gelu, gelu_plain, swiglu_plain};
 use crate::cpu::bf16::{Kept, Writer};
-use crate::cpu::gemm::{Factor, How, Shared, View, buffer, matmul, matmul_then};
+use crate::cpu::gemm::{Factor, How, Shared, View, buffer, matmul, matmul_new, matmul_then};
 use crate::cpu::simd::simd;
 use crate::cpu::sums::{add_in_order, column_sums};
 use crate::linear::{Layout, linear_plain};
@@ -61,6 +61,12 @@ struct FeedForward<const N: usize> {
 /// A weight, and a bias that is empty where there is none.
 type Pair = [FlexTensor; 2];
 
+/// A gradient that chunks added up; no rows leave nothing.
+fn summed(weight: &FlexTensor, sum: Vec<f32>) -> FlexTensor {
+    let sum = if sum.is_empty() { buffer(numbers(weight).len()) } else { sum };
+    tensor(&dims(weight), sum)
+}
+
 /// The shape of the input, the input, what went into the activation, all maps.
 type Saved<const N: usize> = (Vec<usize>, Kept, [Kept; N], [Pair; N], Pair);
 
@@ -78,14 +84,12 @@ impl<const N: usize> FeedForward<N> {
         let ((k, inner), (_, n)) = (self.layout.sizes(&up[0][0]), self.layout.sizes(&down[0]));
         let rows: usize = shape[..shape.len() - 1].iter().product();
         let keep: Option<[Writer; N]> = keep.map(|kept| kept.each_mut().map(Kept::writer));
-        let mut hidden: [Vec<f32>; N] = std::array::from_fn(|_| buffer(rows.min(ROWS) * inner));
         let mut out = buffer(rows * n);
         for chunk in chunks(rows) {
             let x = View::rows(&numbers(x)[chunk.start * k..], k);
-            for which in 0..N {
-                let (before, rest) = hidden.split_at_mut(which);
-                let [weight, bias] = &up[which];
-                let bias = numbers(bias);
+            let mut hidden: Vec<f32> = Vec::new();
+            for (which, [weight, bias]) in up.iter().enumerate() {
+                let (gate, bias) = (std::mem::take(&mut hidden), numbers(bias));
                 let finish = |i: usize, first: usize, row: &mut [f32]| {
                     if !bias.is_empty() {
                         add(row, &bias[first..]);
@@ -97,14 +101,13 @@ impl<const N: usize> FeedForward<N> {
                             keep[which].write((chunk.start + i) * inner + first, row);
                         }
                     }
-                    match before.first() {
-                        Some(gate) => self.form.gate(&gate[i * inner + first..], row),
-                        None if N == 1 => self.form.in_place(row),
-                        None => {}
+                    if which > 0 {
+                        self.form.gate(&gate[i * inner + first..], row);
+                    } else if N == 1 {
+                        self.form.in_place(row);
                     }
                 };
-                let sizes = [chunk.len(), inner, k];
-                matmul_then(sizes, x, self.layout.view(weight), &mut rest[0], inner, how, finish);
+                hidden = matmul_new([chunk.len(), inner, k], x, self.layout.view(weight), how, finish);
             }
             let (bias, residual) = (numbers(&down[1]), numbers(residual));
             let finish = |i: usize, first: usize, row: &mut [f32]| {
@@ -115,7 +118,7 @@ impl<const N: usize> FeedForward<N> {
                     add(row, &residual[(chunk.start + i) * n + first..]);
                 }
             };
-            let hidden = View::rows(&hidden[N - 1], inner);
+            let hidden = View::rows(&hidden, inner);
             let out = &mut out[chunk.start * n..];
             matmul_then([chunk.len(), n, inner], hidden, self.layout.view(&down[0]), out, n, how, finish);
         }
@@ -133,39 +136,35 @@ impl<const N: usize> FeedForward<N> {
         let rows: usize = shape[..shape.len() - 1].iter().product();
         let (needs_input, needs_down) = (needs[0], [needs[2 * N + 1], needs[2 * N + 2]]);
         let needs_up: [[bool; 2]; N] = std::array::from_fn(|which| [needs[2 * which + 1], needs[2 * which + 2]]);
-        let wanted = |needed: bool, len: usize| buffer(if needed { len } else { 0 });
-        let mut d_x = wanted(needs_input, rows * k);
-        let mut d_up = needs_up.map(|[weight, _]| wanted(weight, k * inner));
-        let mut d_down = wanted(needs_down[0], inner * n);
+        let mut d_x = buffer(if needs_input { rows * k } else { 0 });
+        let mut d_up: [Vec<f32>; N] = std::array::from_fn(|_| Vec::new());
+        let mut d_down = Vec::new();
         let mut bias_parts: [Vec<Vec<f32>>; N] = std::array::from_fn(|_| Vec::new());
         let d_bias = needs_down[1].then(|| tensor(&[n], column_sums(numbers(grad), n)));
         let grad = Kept::new(grad.clone(), self.precision);
-        let mut hidden: [Vec<f32>; N] = std::array::from_fn(|_| buffer(rows.min(ROWS) * inner));
+        let mut d_gate = buffer(if N == 2 { rows.min(ROWS) * inner } else { 0 });
         let mut values = Kept::room(rows.min(ROWS) * inner, self.precision);
         for chunk in chunks(rows) {
             let (all, len) = (How::all(self.precision), chunk.len());
-            let sum = if chunk.start == 0 { all } else { all.add() };
             let grad = grad.rows(chunk.start, n);
-            let (gates, others) = hidden.split_at_mut(N - 1);
-            let gates = gates.first_mut().map(|gate| Shared::new(gate));
+            let gates = Shared::new(&mut d_gate);
             let writer = values.writer();
             let finish = |i: usize, first: usize, row: &mut [f32]| {
+                let mut memory = [[0f32; PIECE]; 3];
                 for (piece, row) in row.chunks_mut(PIECE).enumerate() {
                     let at = i * inner + first + piece * PIECE;
-                    let mut memory = [[0f32; PIECE]; 3];
                     let [value, gate, d_value] = memory.each_mut().map(|x| &mut x[..row.len()]);
                     kept[N - 1].read(chunk.start * inner + at, value);
-                    match gates {
-                        None => self.form.again(value, row),
-                        Some(gates) => {
-                            kept[0].read(chunk.start * inner + at, gate);
-                            d_value.copy_from_slice(row);
-                            // SAFETY: every place belongs to one piece of one row.
-                            #[allow(unsafe_code)]
-                            let d_gate = unsafe { gates.slice(at, row.len()) };
-                            self.form.gated_backward(gate, value, d_value, d_gate, row);
-                            self.form.gate(gate, value);
-                        }
+                    if N == 1 {
+                        self.form.again(value, row);
+                    } else {
+                        kept[0].read(chunk.start * inner + at, gate);
+                        d_value.copy_from_slice(row);
+                        // SAFETY: every place belongs to one piece of one row.
+                        #[allow(unsafe_code)]
+                        let d_gate = unsafe { gates.slice(at, row.len()) };
+                        self.form.gated_backward(gate, value, d_value, d_gate, row);
+                        self.form.gate(gate, value);
                     }
                     // SAFETY: every place belongs to one piece of one row; the numbers outlive the product.
                     #[allow(unsafe_code)]
@@ -174,16 +173,23 @@ impl<const N: usize> FeedForward<N> {
                     }
                 }
             };
-            matmul_then([len, inner, n], grad, layout.view(&down[0]).t(), &mut others[0], inner, all, finish);
-            let weight = |x: Factor, y: Factor, [inputs, outputs]: [usize; 2], out: &mut [f32]| match layout {
-                Layout::OutIn => matmul([outputs, inputs, len], y.t(), x, out, inputs, sum),
-                Layout::InOut => matmul([inputs, outputs, len], x.t(), y, out, outputs, sum),
+            let d_hidden = matmul_new([len, inner, n], grad, layout.view(&down[0]).t(), all, finish);
+            let weight = |x: Factor, y: Factor, [inputs, outputs]: [usize; 2], out: &mut Vec<f32>| {
+                let (rows, cols, a, b) = match layout {
+                    Layout::OutIn => (outputs, inputs, y.t(), x),
+                    Layout::InOut => (inputs, outputs, x.t(), y),
+                };
+                if out.is_empty() {
+                    *out = matmul_new([rows, cols, len], a, b, all, |_, _, _| {});
+                } else {
+                    matmul([rows, cols, len], a, b, out, cols, all.add());
+                }
             };
             if needs_down[0] {
                 weight(values.rows(0, inner), grad, [inner, n], &mut d_down);
             }
             for which in 0..N {
-                let hidden = &hidden[which][..len * inner];
+                let hidden = if which + 1 == N { &d_hidden[..] } else { &d_gate[..len * inner] };
                 if needs_up[which][0] {
                     let hidden = View::rows(hidden, inner).into();
                     weight(x.rows(chunk.start, k), hidden, [k, inner], &mut d_up[which]);
@@ -199,10 +205,10 @@ impl<const N: usize> FeedForward<N> {
         }
         let mut gradients = vec![needs_input.then(|| tensor(&shape, d_x))];
         for (((d_weight, parts), needs), [weight, _]) in d_up.into_iter().zip(bias_parts).zip(needs_up).zip(&up) {
-            gradients.push(needs[0].then(|| tensor(&dims(weight), d_weight)));
+            gradients.push(needs[0].then(|| summed(weight, d_weight)));
             gradients.push(needs[1].then(|| tensor(&[inner], add_in_order(parts, inner))));
         }
-        gradients.push(needs_down[0].then(|| tensor(&dims(&down[0]), d_down)));
+        gradients.push(needs_down[0].then(|| summed(&down[0], d_down)));
         gradients.push(d_bias);
         gradients
     }

@@ -38,7 +38,7 @@ impl Linear {
     }
 
     /// The map as a part of a feed-forward layer.
-    pub(crate) fn map(&self) -> Map {
+    pub(crate) fn parts(&self) -> Map {
         Map { weight: self.weight.val(), bias: self.bias.as_ref().map(|b| b.val()) }
     }
 

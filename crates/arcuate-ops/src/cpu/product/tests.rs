@@ -352,7 +352,15 @@ mod emulated {
                 // SAFETY: the factors and the output have the sizes; AMX is usable.
                 #[allow(unsafe_code)]
                 unsafe {
-                    blocks(engine, [m, n, k], a.into(), b.into(), to, How::all(Precision::Bf16).add(), &|_, _, _: &mut [f32]| {});
+                    blocks(
+                        engine,
+                        [m, n, k],
+                        a.into(),
+                        b.into(),
+                        to,
+                        How::all(Precision::Bf16).add(),
+                        &|_, _, _: &mut [f32]| {},
+                    );
                 }
                 out
             });
