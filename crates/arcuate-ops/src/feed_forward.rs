@@ -536,7 +536,8 @@ mod tests {
     fn bf16_is_near_f32() {
         for (i, (a, b)) in gradients(Precision::Bf16).iter().zip(&gradients(Precision::F32)).enumerate() {
             let apart = distance(a, b);
-            assert!(apart > 0.0 && apart < 1e-2, "part {i} differs by {apart:e}");
+            // The gradient of the last bias is a sum of what both are given.
+            assert!(apart < 1e-2 && (apart > 0.0) == (i != 7), "part {i} differs by {apart:e}");
         }
     }
 }
