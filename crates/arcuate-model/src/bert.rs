@@ -8,6 +8,7 @@
 
 use arcuate_ops::activation::{Gelu, gelu};
 use arcuate_ops::attention;
+use arcuate_ops::feed_forward::feed_forward;
 use arcuate_ops::recompute::recompute;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
@@ -134,9 +135,9 @@ impl Layer {
         let (q, k, v) = (s.query.forward(x.clone()), s.key.forward(x.clone()), s.value.forward(x.clone()));
         let o = &self.attention.output;
         let x = o.layer_norm.forward_sum(drop(o.dense.forward(attention::attention(q, k, v, how)), 2 * i + 1), x);
-        let inner = gelu(self.intermediate.dense.forward(x.clone()), form);
-        let o = &self.output;
-        o.layer_norm.forward_sum(drop(o.dense.forward(inner), 2 * i + 2), x)
+        let (up, o) = (&self.intermediate.dense, &self.output);
+        let h = feed_forward(x.clone(), up.parts(), o.dense.parts(), None, form, up.layout());
+        o.layer_norm.forward_sum(drop(h, 2 * i + 2), x)
     }
 }
 

@@ -6,8 +6,9 @@
 //! Radford et al. 2019
 // B rows, T positions, C channels, V vocabulary
 
-use arcuate_ops::activation::{Gelu, gelu};
+use arcuate_ops::activation::Gelu;
 use arcuate_ops::attention;
+use arcuate_ops::feed_forward::feed_forward;
 use arcuate_ops::recompute::recompute;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -124,13 +125,8 @@ impl Layer {
         (probability, stream): &(f64, Option<Dropout>),
         cache: Option<&mut KvCache>,
     ) -> Tensor<3> {
-        let add = |linear: &Linear, h: Tensor<3>, x: Tensor<3>, site: usize| match stream
-            .as_ref()
-            .filter(|_| *probability > 0.0)
-        {
-            None => linear.forward_add(h, x),
-            name => x + dropout(linear.forward(h), *probability, site as u64, name),
-        };
+        let drops = *probability > 0.0 && stream.is_some();
+        let add = |h: Tensor<3>, x: Tensor<3>, site: usize| x + dropout(h, *probability, site as u64, stream.as_ref());
         let width = x.dims()[2];
         let qkv = self.attn.c_attn.forward(self.ln_1.forward(x.clone()));
         let seen = match cache {
@@ -141,9 +137,14 @@ impl Layer {
             }
             None => attention::attention_packed(qkv, how),
         };
-        let x = add(&self.attn.c_proj, seen, x, 2 * i + 1);
-        let inner = gelu(self.mlp.c_fc.forward(self.ln_2.forward(x.clone())), form);
-        add(&self.mlp.c_proj, inner, x, 2 * i + 2)
+        let x = if drops {
+            add(self.attn.c_proj.forward(seen), x, 2 * i + 1)
+        } else {
+            self.attn.c_proj.forward_add(seen, x)
+        };
+        let (h, mlp) = (self.ln_2.forward(x.clone()), &self.mlp);
+        let feed = |residual| feed_forward(h, mlp.c_fc.parts(), mlp.c_proj.parts(), residual, form, mlp.c_fc.layout());
+        if drops { add(feed(None), x, 2 * i + 2) } else { feed(Some(x)) }
     }
 }
 

@@ -6,8 +6,8 @@
 //! Touvron et al. 2023; Grattafiori et al. 2024 (scaled rotary frequencies)
 // B rows, T positions, C channels, V vocabulary
 
-use arcuate_ops::activation::swiglu;
 use arcuate_ops::attention;
+use arcuate_ops::feed_forward::feed_forward_gated;
 use arcuate_ops::recompute::recompute;
 use arcuate_ops::rope::{Rotation, rope};
 use burn::module::Module;
@@ -204,8 +204,8 @@ impl Layer {
         };
         let x = self.self_attn.o_proj.forward_add(attention::attention(q, k, v, how), x);
         let h = self.post_attention_layernorm.forward(x.clone());
-        let gated = swiglu(self.mlp.gate_proj.forward(h.clone()), self.mlp.up_proj.forward(h));
-        self.mlp.down_proj.forward_add(gated, x)
+        let Mlp { gate_proj, up_proj, down_proj } = &self.mlp;
+        feed_forward_gated(h, gate_proj.parts(), up_proj.parts(), down_proj.parts(), Some(x), gate_proj.layout())
     }
 }
 

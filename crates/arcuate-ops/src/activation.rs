@@ -51,9 +51,9 @@ fn silu_form(x: f32) -> (f32, f32) {
     (x * s, s * (1.0 + x * (1.0 - s)))
 }
 
-/// The four loops of one form: in place, its backward pass, gated, and that one's backward pass.
+/// The loops of one form: in place, its backward pass, that one with the values, gated, and that one's backward pass.
 macro_rules! loops {
-    ($form:ident: $in_place:ident, $backward:ident, $gated:ident, $gated_backward:ident) => {
+    ($form:ident: $in_place:ident, $backward:ident, $again:ident, $gated:ident, $gated_backward:ident) => {
         simd! {
             fn $in_place(x: &mut [f32]) {
                 for x in x {
@@ -71,9 +71,19 @@ macro_rules! loops {
         }
 
         simd! {
-            fn $gated(gate: &[f32], up: &[f32], out: &mut [f32]) {
-                for ((g, u), out) in gate.iter().zip(up).zip(out) {
-                    *out = $form(*g).0 * u;
+            fn $again(x: &mut [f32], grad: &mut [f32]) {
+                for (x, grad) in x.iter_mut().zip(grad) {
+                    let (value, slope) = $form(*x);
+                    *grad *= slope;
+                    *x = value;
+                }
+            }
+        }
+
+        simd! {
+            fn $gated(gate: &[f32], up: &mut [f32]) {
+                for (g, u) in gate.iter().zip(up) {
+                    *u *= $form(*g).0;
                 }
             }
         }
@@ -90,9 +100,9 @@ macro_rules! loops {
     };
 }
 
-loops!(erf_form: gelu_erf, gelu_erf_backward, geglu_erf, geglu_erf_backward);
-loops!(tanh_form: gelu_tanh, gelu_tanh_backward, geglu_tanh, geglu_tanh_backward);
-loops!(silu_form: silu_in_place, silu_backward, swiglu_block, swiglu_backward);
+loops!(erf_form: gelu_erf, gelu_erf_backward, gelu_erf_again, geglu_erf, geglu_erf_backward);
+loops!(tanh_form: gelu_tanh, gelu_tanh_backward, gelu_tanh_again, geglu_tanh, geglu_tanh_backward);
+loops!(silu_form: silu_in_place, silu_backward, silu_again, swiglu_block, swiglu_backward);
 
 /// A function of single numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,15 +140,26 @@ impl Form {
         }
     }
 
-    fn gated(self, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    /// Replaces arguments by values and gradients of values by gradients of arguments.
+    pub(crate) fn again(self, x: &mut [f32], grad: &mut [f32]) {
         match self {
-            Self::GeluErf => geglu_erf(gate, up, out),
-            Self::GeluTanh => geglu_tanh(gate, up, out),
-            Self::Silu => swiglu_block(gate, up, out),
+            Self::GeluErf => gelu_erf_again(x, grad),
+            Self::GeluTanh => gelu_tanh_again(x, grad),
+            Self::Silu => silu_again(x, grad),
         }
     }
 
-    fn gated_backward(self, gate: &[f32], up: &[f32], grad: &[f32], dgate: &mut [f32], dup: &mut [f32]) {
+    /// Multiplies the other branch by values of the gate.
+    pub(crate) fn gate(self, gate: &[f32], up: &mut [f32]) {
+        match self {
+            Self::GeluErf => geglu_erf(gate, up),
+            Self::GeluTanh => geglu_tanh(gate, up),
+            Self::Silu => swiglu_block(gate, up),
+        }
+    }
+
+    /// Gradients of gate and other branch from both and the gradients of their product.
+    pub(crate) fn gated_backward(self, gate: &[f32], up: &[f32], grad: &[f32], dgate: &mut [f32], dup: &mut [f32]) {
         match self {
             Self::GeluErf => geglu_erf_backward(gate, up, grad, dgate, dup),
             Self::GeluTanh => geglu_tanh_backward(gate, up, grad, dgate, dup),
@@ -180,10 +201,14 @@ impl Kernel<2> for Gated {
 
     fn forward(&self, [gate, up]: [FlexTensor; 2]) -> (FlexTensor, Self::Saved) {
         let mut out = buffer(numbers(&gate).len());
-        out.par_chunks_mut(BLOCK)
-            .zip(numbers(&gate).par_chunks(BLOCK))
-            .zip(numbers(&up).par_chunks(BLOCK))
-            .for_each(|((out, gate), up)| self.0.gated(gate, up, out));
+        out.par_chunks_mut(BLOCK).zip(numbers(&gate).par_chunks(BLOCK)).zip(numbers(&up).par_chunks(BLOCK)).for_each(
+            |((out, gate), up)| {
+                for ((out, gate), up) in out.chunks_mut(PIECE).zip(gate.chunks(PIECE)).zip(up.chunks(PIECE)) {
+                    out.copy_from_slice(up);
+                    self.0.gate(gate, out);
+                }
+            },
+        );
         (tensor(&dims(&gate), out), (gate, up))
     }
 

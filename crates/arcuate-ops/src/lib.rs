@@ -15,6 +15,7 @@ pub mod cuda;
 pub mod device;
 pub mod dropout;
 pub mod embedding;
+pub mod feed_forward;
 pub mod global_norm;
 pub mod gradcheck;
 pub mod group_norm;

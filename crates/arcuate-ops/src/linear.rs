@@ -9,6 +9,7 @@ use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
 
 use crate::Precision;
+use crate::cpu::bf16::Kept;
 use crate::cpu::gemm::{How, View, matmul_new};
 use crate::cpu::sums::column_sums;
 use crate::matmul::matmul_plain;
@@ -23,6 +24,26 @@ pub enum Layout {
     InOut,
 }
 
+impl Layout {
+    /// Inputs and outputs of a weight.
+    pub(crate) fn sizes(self, weight: &FlexTensor) -> (usize, usize) {
+        let d = dims(weight);
+        match self {
+            Self::OutIn => (d[1], d[0]),
+            Self::InOut => (d[0], d[1]),
+        }
+    }
+
+    /// A weight as [in, out].
+    pub(crate) fn view(self, weight: &FlexTensor) -> View<'_> {
+        let (k, n) = self.sizes(weight);
+        match self {
+            Self::OutIn => View::rows(numbers(weight), k).t(),
+            Self::InOut => View::rows(numbers(weight), n),
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Linear {
     layout: Layout,
@@ -30,23 +51,6 @@ struct Linear {
 }
 
 impl Linear {
-    fn sizes(&self, weight: &FlexTensor) -> (usize, usize) {
-        let d = dims(weight);
-        match self.layout {
-            Layout::OutIn => (d[1], d[0]),
-            Layout::InOut => (d[0], d[1]),
-        }
-    }
-
-    /// The weight as [in, out].
-    fn view<'a>(&self, weight: &'a FlexTensor) -> View<'a> {
-        let (k, n) = self.sizes(weight);
-        match self.layout {
-            Layout::OutIn => View::rows(numbers(weight), k).t(),
-            Layout::InOut => View::rows(numbers(weight), n),
-        }
-    }
-
     fn product(
         &self,
         x: &FlexTensor,
@@ -54,12 +58,12 @@ impl Linear {
         bias: Option<&FlexTensor>,
         residual: Option<&FlexTensor>,
     ) -> FlexTensor {
-        let (k, n) = self.sizes(weight);
+        let (k, n) = self.layout.sizes(weight);
         let mut shape = dims(x);
         let rows: usize = shape[..shape.len() - 1].iter().product();
         let x = View::rows(numbers(x), k);
         let (bias, residual) = (bias.map(numbers), residual.map(numbers));
-        let out = matmul_new([rows, n, k], x, self.view(weight), How::all(self.precision), |i, first, row| {
+        let out = matmul_new([rows, n, k], x, self.layout.view(weight), How::all(self.precision), |i, first, row| {
             if let Some(bias) = bias {
                 for (y, b) in row.iter_mut().zip(&bias[first..]) {
                     *y += b;
@@ -77,56 +81,65 @@ impl Linear {
         tensor(&shape, out)
     }
 
-    fn gradients(
-        &self,
-        x: &FlexTensor,
-        weight: &FlexTensor,
-        grad: &FlexTensor,
-        needs: [bool; 3],
-    ) -> [Option<FlexTensor>; 3] {
-        let (k, n) = self.sizes(weight);
-        let rows = numbers(x).len() / k.max(1);
-        let grad_view = View::rows(numbers(grad), n);
+    fn keep(&self, x: FlexTensor, weight: FlexTensor) -> Saved {
+        (dims(&x), Kept::new(x, self.precision), weight)
+    }
+
+    fn gradients(&self, (shape, x, weight): Saved, grad: &FlexTensor, needs: [bool; 3]) -> [Option<FlexTensor>; 3] {
+        let (k, n) = self.layout.sizes(&weight);
+        let rows: usize = shape[..shape.len() - 1].iter().product();
+        let db = needs[2].then(|| tensor(&[n], column_sums(numbers(grad), n)));
         let how = How::all(self.precision);
+        let (x, grad) = (x.rows(0, k), Kept::new(grad.clone(), self.precision));
+        let grad = grad.rows(0, n);
         let dx = needs[0].then(|| {
-            let out = matmul_new([rows, k, n], grad_view, self.view(weight).t(), how, |_, _, _| {});
-            tensor(&dims(x), out)
+            let out = matmul_new([rows, k, n], grad, self.layout.view(&weight).t(), how, |_, _, _| {});
+            tensor(&shape, out)
         });
         let dw = needs[1].then(|| {
-            let x = View::rows(numbers(x), k);
             let out = match self.layout {
-                Layout::OutIn => matmul_new([n, k, rows], grad_view.t(), x, how, |_, _, _| {}),
-                Layout::InOut => matmul_new([k, n, rows], x.t(), grad_view, how, |_, _, _| {}),
+                Layout::OutIn => matmul_new([n, k, rows], grad.t(), x, how, |_, _, _| {}),
+                Layout::InOut => matmul_new([k, n, rows], x.t(), grad, how, |_, _, _| {}),
             };
-            tensor(&dims(weight), out)
+            tensor(&dims(&weight), out)
         });
-        let db = needs[2].then(|| tensor(&[n], column_sums(numbers(grad), n)));
         [dx, dw, db]
     }
 }
 
-impl Kernel<2> for Linear {
-    type Saved = (FlexTensor, FlexTensor);
+/// The shape of the input, the input, the weight.
+type Saved = (Vec<usize>, Kept, FlexTensor);
 
-    fn forward(&self, [x, weight]: [FlexTensor; 2]) -> (FlexTensor, Self::Saved) {
-        (self.product(&x, &weight, None, None), (x, weight))
+impl Kernel<2> for Linear {
+    type Saved = Saved;
+
+    fn forward(&self, [x, weight]: [FlexTensor; 2]) -> (FlexTensor, Saved) {
+        (self.product(&x, &weight, None, None), self.keep(x, weight))
     }
 
-    fn backward(&self, (x, weight): Self::Saved, grad: FlexTensor, needs: [bool; 2]) -> [Option<FlexTensor>; 2] {
-        let [dx, dw, _] = self.gradients(&x, &weight, &grad, [needs[0], needs[1], false]);
+    fn value(&self, [x, weight]: [FlexTensor; 2]) -> FlexTensor {
+        self.product(&x, &weight, None, None)
+    }
+
+    fn backward(&self, saved: Saved, grad: FlexTensor, needs: [bool; 2]) -> [Option<FlexTensor>; 2] {
+        let [dx, dw, _] = self.gradients(saved, &grad, [needs[0], needs[1], false]);
         [dx, dw]
     }
 }
 
 impl Kernel<3> for Linear {
-    type Saved = (FlexTensor, FlexTensor);
+    type Saved = Saved;
 
-    fn forward(&self, [x, weight, bias]: [FlexTensor; 3]) -> (FlexTensor, Self::Saved) {
-        (self.product(&x, &weight, Some(&bias), None), (x, weight))
+    fn forward(&self, [x, weight, bias]: [FlexTensor; 3]) -> (FlexTensor, Saved) {
+        (self.product(&x, &weight, Some(&bias), None), self.keep(x, weight))
     }
 
-    fn backward(&self, (x, weight): Self::Saved, grad: FlexTensor, needs: [bool; 3]) -> [Option<FlexTensor>; 3] {
-        self.gradients(&x, &weight, &grad, needs)
+    fn value(&self, [x, weight, bias]: [FlexTensor; 3]) -> FlexTensor {
+        self.product(&x, &weight, Some(&bias), None)
+    }
+
+    fn backward(&self, saved: Saved, grad: FlexTensor, needs: [bool; 3]) -> [Option<FlexTensor>; 3] {
+        self.gradients(saved, &grad, needs)
     }
 }
 
@@ -135,27 +148,35 @@ impl Kernel<3> for Linear {
 struct LinearAdd(Linear);
 
 impl Kernel<3> for LinearAdd {
-    type Saved = (FlexTensor, FlexTensor);
+    type Saved = Saved;
 
-    fn forward(&self, [x, weight, residual]: [FlexTensor; 3]) -> (FlexTensor, Self::Saved) {
-        (self.0.product(&x, &weight, None, Some(&residual)), (x, weight))
+    fn forward(&self, [x, weight, residual]: [FlexTensor; 3]) -> (FlexTensor, Saved) {
+        (self.0.product(&x, &weight, None, Some(&residual)), self.0.keep(x, weight))
     }
 
-    fn backward(&self, (x, weight): Self::Saved, grad: FlexTensor, needs: [bool; 3]) -> [Option<FlexTensor>; 3] {
-        let [dx, dw, _] = self.0.gradients(&x, &weight, &grad, [needs[0], needs[1], false]);
+    fn value(&self, [x, weight, residual]: [FlexTensor; 3]) -> FlexTensor {
+        self.0.product(&x, &weight, None, Some(&residual))
+    }
+
+    fn backward(&self, saved: Saved, grad: FlexTensor, needs: [bool; 3]) -> [Option<FlexTensor>; 3] {
+        let [dx, dw, _] = self.0.gradients(saved, &grad, [needs[0], needs[1], false]);
         [dx, dw, Some(grad)]
     }
 }
 
 impl Kernel<4> for LinearAdd {
-    type Saved = (FlexTensor, FlexTensor);
+    type Saved = Saved;
 
-    fn forward(&self, [x, weight, bias, residual]: [FlexTensor; 4]) -> (FlexTensor, Self::Saved) {
-        (self.0.product(&x, &weight, Some(&bias), Some(&residual)), (x, weight))
+    fn forward(&self, [x, weight, bias, residual]: [FlexTensor; 4]) -> (FlexTensor, Saved) {
+        (self.0.product(&x, &weight, Some(&bias), Some(&residual)), self.0.keep(x, weight))
     }
 
-    fn backward(&self, (x, weight): Self::Saved, grad: FlexTensor, needs: [bool; 4]) -> [Option<FlexTensor>; 4] {
-        let [dx, dw, db] = self.0.gradients(&x, &weight, &grad, [needs[0], needs[1], needs[2]]);
+    fn value(&self, [x, weight, bias, residual]: [FlexTensor; 4]) -> FlexTensor {
+        self.0.product(&x, &weight, Some(&bias), Some(&residual))
+    }
+
+    fn backward(&self, saved: Saved, grad: FlexTensor, needs: [bool; 4]) -> [Option<FlexTensor>; 4] {
+        let [dx, dw, db] = self.0.gradients(saved, &grad, [needs[0], needs[1], needs[2]]);
         [dx, dw, db, Some(grad)]
     }
 }

@@ -75,6 +75,11 @@ pub(crate) trait Kernel<const N: usize>: Clone + Debug + Send + 'static {
 
     fn forward(&self, inputs: [FlexTensor; N]) -> (FlexTensor, Self::Saved);
 
+    /// The result where there will be no backward pass.
+    fn value(&self, inputs: [FlexTensor; N]) -> FlexTensor {
+        self.forward(inputs).0
+    }
+
     /// Gradients of the inputs that need one.
     fn backward(&self, saved: Self::Saved, grad: FlexTensor, needs: [bool; N]) -> [Option<FlexTensor>; N];
 }
@@ -108,7 +113,7 @@ pub(crate) fn apply<K: Kernel<N>, const N: usize, const R: usize>(
     let inputs = inputs.map(|x| x.expect("checked above"));
     if inputs.iter().all(|x| matches!(x, CpuTensor::Plain(_))) {
         let plain = inputs.map(|x| contiguous(x.into_plain()));
-        return Some(Tensor::from_primitive::<Flex>(kernel.forward(plain).0));
+        return Some(Tensor::from_primitive::<Flex>(kernel.value(plain)));
     }
     // A constant beside tracked tensors joins the tape without needing a gradient.
     let tracked = inputs.map(|x| match x {

@@ -9,6 +9,7 @@
 use arcuate_data::LedgerEntry;
 use arcuate_model::{Architecture, ModelConfig};
 use arcuate_objective::ObjectiveConfig;
+use arcuate_ops::Precision;
 use arcuate_ops::linear_cross_entropy::chunk_rows;
 use arcuate_train::HorizonConfig;
 use serde::Serialize;
@@ -103,16 +104,34 @@ struct Shape {
     passing: u64,
 }
 
-fn shape(model: &ModelConfig) -> Shape {
+/// A number that only products read on the way back takes half the place where they compute in bf16.
+fn shape(model: &ModelConfig, precision: Precision) -> Shape {
     let u = |n: usize| n as u64;
+    let factors = |n: u64| if precision == Precision::Bf16 { n / 2 } else { n };
+    let is_bf16 = precision == Precision::Bf16;
+    // Maps of one input share it, but round it each for itself.
+    let inputs = |maps: u64| if is_bf16 { maps } else { 1 };
     let decoder = |c: usize, layers, heads: usize, kv: Option<usize>, head_dim: Option<usize>, inner: usize| {
         let h = head_dim.unwrap_or(c / heads.max(1));
-        let (q, kv) = (u(heads * h), u(kv.unwrap_or(heads) * h));
+        let (c, q, kv) = (u(c), u(heads * h), u(kv.unwrap_or(heads) * h));
+        // What attention returns is kept by itself, and rounded by the map after it.
+        let seen = if is_bf16 { q } else { 0 };
         Shape {
-            c: u(c),
+            c,
             layers: u(layers),
-            kept: 4 * u(c) + 2 * q + 2 * kv + 3 * u(inner) + u(heads),
-            passing: 2 * u(c) + 4 * u(inner),
+            kept: 2 * c + 2 * q + 2 * kv + u(heads) + factors((inputs(3) + 1) * c + seen + 2 * u(inner)),
+            passing: 4 * c + 2 * q + 2 * kv,
+        }
+    };
+    let encoder = |c: usize, layers, heads: usize, inner: usize, dropout: f64, maps: u64| {
+        let (c, inner) = (u(c), u(inner));
+        let masks = if dropout > 0.0 { 2 * c } else { 0 };
+        let seen = if is_bf16 { c } else { 0 };
+        Shape {
+            c,
+            layers: u(layers),
+            kept: 6 * c + u(heads) + masks + factors((inputs(maps) + 1) * c + seen + inner),
+            passing: 6 * c,
         }
     };
     match model {
@@ -123,25 +142,10 @@ fn shape(model: &ModelConfig) -> Shape {
             decoder(m.hidden_size, m.num_layers, m.num_heads, m.num_kv_heads, None, m.intermediate_size)
         }
         ModelConfig::Gpt2(m) => {
-            let (c, inner) = (u(m.hidden_size), u(m.intermediate_size.unwrap_or(4 * m.hidden_size)));
-            let masks = if m.dropout > 0.0 { 2 * c } else { 0 };
-            Shape {
-                c,
-                layers: u(m.num_layers),
-                kept: 8 * c + 2 * inner + u(m.num_heads) + masks,
-                passing: 2 * c + 3 * inner,
-            }
+            let inner = m.intermediate_size.unwrap_or(4 * m.hidden_size);
+            encoder(m.hidden_size, m.num_layers, m.num_heads, inner, m.dropout, 1)
         }
-        ModelConfig::Bert(m) => {
-            let (c, inner) = (u(m.hidden_size), u(m.intermediate_size));
-            let masks = if m.dropout > 0.0 { 2 * c } else { 0 };
-            Shape {
-                c,
-                layers: u(m.num_layers),
-                kept: 8 * c + 2 * inner + u(m.num_heads) + masks,
-                passing: 2 * c + 3 * inner,
-            }
-        }
+        ModelConfig::Bert(m) => encoder(m.hidden_size, m.num_layers, m.num_heads, m.intermediate_size, m.dropout, 3),
     }
 }
 
@@ -179,7 +183,7 @@ pub fn plan(
             None => parameters.push((name, len)),
         }
     }
-    let s = shape(&recipe.model);
+    let s = shape(&recipe.model, recipe.precision);
     let t = recipe.batch.max_seq_len as u64;
     let tied = infos.iter().all(|i| i.name != "lm_head.weight") && architecture.labels().is_none();
     let tables: u64 = infos.iter().filter(|i| part(&i.name) == "embeddings").map(|i| i.len() as u64).sum();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arcuate_ops::feed_forward::Map;
 use arcuate_ops::linear::{Layout, linear, linear_add};
 use arcuate_ops::{embedding, norm};
 use burn::module::{Module, Param};
@@ -32,8 +33,13 @@ impl Linear {
         Self { weight: zeros([inputs, outputs], device), bias: Some(zeros([outputs], device)), transposed: true }
     }
 
-    fn layout(&self) -> Layout {
+    pub(crate) fn layout(&self) -> Layout {
         if self.transposed { Layout::InOut } else { Layout::OutIn }
+    }
+
+    /// The map as a part of a feed-forward layer.
+    pub(crate) fn parts(&self) -> Map {
+        Map { weight: self.weight.val(), bias: self.bias.as_ref().map(|b| b.val()) }
     }
 
     pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {

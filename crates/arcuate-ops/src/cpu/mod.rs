@@ -1,6 +1,7 @@
 //! CPU kernels: vector code by instruction set, matrix products, threads.
 
 pub(crate) mod attend;
+pub(crate) mod bf16;
 pub(crate) mod channels;
 pub(crate) mod conv;
 pub(crate) mod ctc;

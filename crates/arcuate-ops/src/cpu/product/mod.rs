@@ -16,9 +16,9 @@ mod tile;
 use rayon::prelude::*;
 
 use self::memory::{LINE, with_memory};
-use self::pack::Block;
+use self::pack::{Block, Panels};
 use self::tile::Strip;
-use super::gemm::{How, Threads, View};
+use super::gemm::{Factor, How, Threads};
 use super::simd::{Level, level};
 use crate::Precision;
 
@@ -62,6 +62,8 @@ struct Engine {
 const NEAR: usize = 512 << 10;
 /// Bytes of right panels that are packed at a time, which stay in the cache that cores share.
 const FAR: usize = 4 << 20;
+/// The most right panels that are packed together: as many as make neighbours in memory long enough to be read ahead.
+const GROUP: usize = 8;
 /// Numbers of a left factor that is read as it lies.
 const DIRECT: usize = 1 << 15;
 /// Rows whose packed left panels stay in a core's second cache.
@@ -104,33 +106,44 @@ impl Engine {
     }
 
     /// How left panels of `words` lie: words from one row to the next, and from one place along k to the next.
-    fn left_layout(&self, a: View, words: usize) -> [usize; 2] {
-        let across = a.row == 1 && a.col != 1 && !self.whole;
+    fn left_layout(&self, a: Factor, words: usize) -> [usize; 2] {
+        let [row, col] = a.strides();
+        let across = row == 1 && col != 1 && !self.whole;
         if across { [1, pack::ACROSS] } else { [self.left_row(words), 1] }
     }
 
+    /// Packs left panels of `tall` rows, `panel` words apart.
+    ///
     /// # Safety
-    /// `to` has room for the panel, the block lies inside its factor.
+    /// `to` has room for the panels, the block lies inside its factor.
     #[allow(unsafe_code)]
-    unsafe fn pack_left(&self, from: Block, to: *mut f32, [row, step]: [usize; 2]) {
+    unsafe fn pack_left(&self, from: Block, tall: usize, to: *mut f32, [row, step]: [usize; 2], panel: usize) {
+        let round = self.format == Format::Rounded;
         // SAFETY: the caller's promise.
         unsafe {
             match self.format {
-                Format::F32 | Format::Rounded if step > 1 => {
-                    pack::left_across(from, to, self.format == Format::Rounded);
-                }
-                Format::Pairs(_) if step > 1 => pack::left_pairs_across(from, to.cast()),
-                Format::F32 | Format::Rounded => pack::left(from, to, row, self.format == Format::Rounded),
-                Format::Pairs(_) => {
-                    let rows = if self.whole { self.rows } else { from.rows };
-                    pack::left_pairs(from, to.cast(), row, self.format.words(from.k), rows);
+                Format::F32 | Format::Rounded if step > 1 => pack::left_across(from, to, Panels { tall, panel }, round),
+                Format::Pairs(_) if step > 1 => pack::left_pairs_across(from, to.cast(), Panels { tall, panel }),
+                _ => {
+                    for (p, from) in from.panels(tall).enumerate() {
+                        let to = to.add(p * panel);
+                        match self.format {
+                            Format::F32 | Format::Rounded => pack::left(from, to, row, round),
+                            Format::Pairs(_) => {
+                                let rows = if self.whole { self.rows } else { from.rows };
+                                pack::left_pairs(from, to.cast(), row, self.format.words(from.k), rows);
+                            }
+                        }
+                    }
                 }
             }
         }
     }
 
+    /// Packs right panels, one after the other.
+    ///
     /// # Safety
-    /// `to` has room for the panel, the block lies inside its factor.
+    /// `to` has room for the panels, the block lies inside its factor.
     #[allow(unsafe_code)]
     unsafe fn pack_right(&self, from: Block, to: *mut f32) {
         // SAFETY: the caller's promise.
@@ -198,7 +211,7 @@ fn part(i: usize, parts: usize, count: usize) -> std::ops::Range<usize> {
 /// # Safety
 /// The factors have the sizes, so has the output, which nobody else uses and which holds numbers if it is added to.
 #[allow(unsafe_code)]
-pub(super) unsafe fn multiply<F>(sizes: [usize; 3], a: View, b: View, out: Output, how: How, finish: &F)
+pub(super) unsafe fn multiply<F>(sizes: [usize; 3], a: Factor, b: Factor, out: Output, how: How, finish: &F)
 where
     F: Fn(usize, usize, &mut [f32]) + Sync,
 {
@@ -207,14 +220,18 @@ where
     let threads = if work < SMALL { Threads::One } else { how.threads };
     let how = How { threads, ..how };
     let run = || {
+        let engine = Engine::new(how.precision, level());
+        let (mut x, mut y) = (Vec::new(), Vec::new());
         // SAFETY: the caller's promise.
         unsafe {
             if k == 0 {
                 nothing(sizes, out, how, finish);
-            } else if m <= thin::ROWS && k * n >= thin::LEAST && (b.row == 1 || b.col == 1) {
-                thin::multiply(sizes, a, b, out, how, finish);
+            } else if m <= thin::ROWS && k * n >= thin::LEAST && b.strides().contains(&1) {
+                thin::multiply(sizes, a.widen(&mut x), b.widen(&mut y), out, how, finish);
+            } else if let Format::Pairs(_) = engine.format {
+                blocks(engine, sizes, a, b, out, how, finish);
             } else {
-                blocks(Engine::new(how.precision, level()), sizes, a, b, out, how, finish);
+                blocks(engine, sizes, a.widen(&mut x).into(), b.widen(&mut y).into(), out, how, finish);
             }
         }
     };
@@ -246,7 +263,7 @@ unsafe fn nothing<F: Fn(usize, usize, &mut [f32])>([m, n, _]: [usize; 3], out: O
 /// # Safety
 /// As `multiply`.
 #[allow(unsafe_code)]
-unsafe fn blocks<F>(engine: Engine, [m, n, k]: [usize; 3], a: View, b: View, out: Output, how: How, finish: &F)
+unsafe fn blocks<F>(engine: Engine, [m, n, k]: [usize; 3], a: Factor, b: Factor, out: Output, how: How, finish: &F)
 where
     F: Fn(usize, usize, &mut [f32]) + Sync,
 {
@@ -255,6 +272,7 @@ where
     let fit = |bytes: usize| (bytes / (4 * words * engine.cols)).max(1);
     let right_panels = n.div_ceil(engine.cols);
     let far = right_panels.div_ceil(right_panels.div_ceil(fit(FAR)));
+    let threads = if how.threads == Threads::One { 1 } else { rayon::current_num_threads() };
     with_memory(far * engine.cols * words * 4, |memory| {
         let packed = Packed(memory.cast());
         for first in (0..right_panels).step_by(far) {
@@ -262,12 +280,14 @@ where
             for from in (0..k).step_by(depth) {
                 let long = depth.min(k - from);
                 let words = engine.format.words(long);
-                each(how.threads, panels, |p| {
-                    let j = (first + p) * engine.cols;
+                let group = panels.div_ceil(threads).min(GROUP);
+                each(how.threads, panels.div_ceil(group), |p| {
+                    let (j, end) =
+                        ((first + p * group) * engine.cols, (first + panels.min((p + 1) * group)) * engine.cols);
                     // SAFETY: the block lies inside the right factor, and the memory has room for all panels.
                     unsafe {
-                        let block = Block::new(b.t(), j, engine.cols.min(n - j), from, long);
-                        engine.pack_right(block, packed.at(p * engine.cols * words));
+                        let block = Block::new(b.t(), j, end.min(n) - j, from, long);
+                        engine.pack_right(block, packed.at(p * group * engine.cols * words));
                     }
                 });
                 let j = first * engine.cols;
@@ -295,7 +315,7 @@ where
 /// One block along k times one block of columns, for all rows.
 struct Pass<'a> {
     engine: Engine,
-    a: View<'a>,
+    a: Factor<'a>,
     packed: Packed,
     rows: usize,
     cols: usize,
@@ -342,16 +362,24 @@ impl Pass<'_> {
         let engine = &self.engine;
         let words = engine.format.words(self.long);
         // A small left factor is read as it lies, unless its rows fall into the same few places of the first cache.
-        let long = self.a.row.max(self.a.col);
+        let [row, col] = self.a.strides();
         let direct = engine.format == Format::F32
             && self.rows * self.long <= DIRECT
-            && self.a.row.min(self.a.col) == 1
-            && !long.is_multiple_of(512);
-        let layout = if direct { [self.a.row, self.a.col] } else { engine.left_layout(self.a, words) };
+            && row.min(col) == 1
+            && !row.max(col).is_multiple_of(512);
+        let layout = if direct { [row, col] } else { engine.left_layout(self.a, words) };
         let panel = (tall * layout[0]).max(words * layout[1]);
         let bytes = if direct { 0 } else { rows.len() * panel * 4 };
         with_memory(bytes, |memory| {
             let left: *mut f32 = memory.cast();
+            if !direct {
+                let i = rows.start * tall;
+                let height = self.rows.min(rows.end * tall) - i;
+                // SAFETY: the block lies inside the left factor and the memory has room for all its panels.
+                unsafe {
+                    engine.pack_left(Block::new(self.a, i, height, self.from, self.long), tall, left, layout, panel);
+                }
+            }
             for near in cols.clone().step_by(self.near) {
                 let (j, end) = (near * engine.cols, (near + self.near).min(cols.end) * engine.cols);
                 let n = end.min(self.cols) - j;
@@ -359,15 +387,12 @@ impl Pass<'_> {
                     let i = p * tall;
                     let height = tall.min(self.rows - i);
                     let packed = left.wrapping_add((p - rows.start) * panel);
-                    // SAFETY: the block lies inside the left factor and the memory has room for all its panels; the
-                    // strip lies inside the output, where this task alone works; it holds numbers when it is finished.
+                    // SAFETY: the rows lie inside the left factor, or are packed; the strip lies inside the output, where
+                    // this task alone works; it holds numbers when it is finished.
                     unsafe {
                         let block = Block::new(self.a, i, height, self.from, self.long);
-                        if near == cols.start && !direct {
-                            engine.pack_left(block, packed, layout);
-                        }
                         (engine.strip)(&Strip {
-                            a: if direct { block.data() } else { packed },
+                            a: if direct { block.numbers() } else { packed },
                             a_row: layout[0],
                             a_step: layout[1],
                             b: self.packed.at(j * words),

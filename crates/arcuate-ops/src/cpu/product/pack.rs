@@ -4,7 +4,8 @@
 //! panel is `[outer][k]`, or `[k][outer]` if it lies so already; a packed right panel `[k][outer]`. In bf16 the unit is a pair of neighbours along k, the even
 //! one in the low half: `[outer][k / 2]` and `[k / 2][outer]`; an odd last k has zero as its neighbour.
 
-use crate::cpu::gemm::View;
+use crate::cpu::bf16::round_bits;
+use crate::cpu::gemm::Factor;
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::simd::{Level, level};
 
@@ -18,7 +19,9 @@ pub(super) const MOST: usize = 32;
 /// A block of a factor.
 #[derive(Clone, Copy)]
 pub(super) struct Block {
-    data: *const f32,
+    data: *const u8,
+    /// Whether the numbers are bf16.
+    short: bool,
     /// Distance between outer neighbours.
     outer: usize,
     /// Distance between neighbours along k.
@@ -33,25 +36,70 @@ impl Block {
     /// `rows` outer rows from `row` and `k` numbers from `first` of a factor that is seen as outer rows of k numbers.
     ///
     /// # Safety
-    /// The block lies inside the view.
+    /// The block lies inside the factor.
     #[allow(unsafe_code)]
-    pub(super) unsafe fn new(view: View, row: usize, rows: usize, first: usize, k: usize) -> Self {
-        // SAFETY: by the caller's promise.
-        let data = unsafe { view.data.as_ptr().add(row * view.row + first * view.col) };
-        Self { data, outer: view.row, inner: view.col, rows, k }
+    pub(super) unsafe fn new(factor: Factor, row: usize, rows: usize, first: usize, k: usize) -> Self {
+        let [outer, inner] = factor.strides();
+        let (data, short) = match factor {
+            Factor::F32(x) => (x.data.as_ptr().cast(), false),
+            Factor::Bf16(x) => (x.data.as_ptr().cast(), true),
+        };
+        let all = Self { data, short, outer, inner, rows, k };
+        Self { data: all.at(row, first), ..all }
     }
 
-    /// Its first number.
-    pub(super) fn data(&self) -> *const f32 {
-        self.data
+    /// The address of number `l` of outer row `i`.
+    fn at(self, i: usize, l: usize) -> *const u8 {
+        let size = if self.short { 2 } else { 4 };
+        self.data.wrapping_add((i * self.outer + l * self.inner) * size)
+    }
+
+    /// Its first number; factors in bf16 are widened before they get to where this is called.
+    pub(super) fn numbers(&self) -> *const f32 {
+        debug_assert!(!self.short, "a block of bf16 has no f32");
+        self.data.cast()
     }
 
     /// The part of length `k` along k from `first`.
-    #[allow(unsafe_code)]
-    unsafe fn part(self, first: usize, k: usize) -> Self {
-        // SAFETY: by the caller's promise that the part lies inside the block.
-        Self { data: unsafe { self.data.add(first * self.inner) }, k, ..self }
+    fn part(self, first: usize, k: usize) -> Self {
+        Self { data: self.at(0, first), k, ..self }
     }
+
+    /// Parts of at most `tall` outer rows.
+    pub(super) fn panels(self, tall: usize) -> impl Iterator<Item = Self> {
+        (0..self.rows).step_by(tall).map(move |i| Self { data: self.at(i, 0), rows: tall.min(self.rows - i), ..self })
+    }
+
+    /// The bf16 of number `l` of outer row `i`; zero behind the end.
+    #[allow(unsafe_code)]
+    #[inline(always)]
+    unsafe fn bits(self, i: usize, l: usize) -> u32 {
+        // SAFETY: by the caller's promise that there is such a row.
+        unsafe {
+            match self.short {
+                _ if l >= self.k => 0,
+                true => u32::from(*self.at(i, l).cast::<u16>()),
+                false => round_bits(*self.at(i, l).cast()) >> 16,
+            }
+        }
+    }
+
+    /// Pair number `p` of outer row `i`.
+    #[allow(unsafe_code)]
+    #[inline(always)]
+    unsafe fn pair(self, i: usize, p: usize) -> u32 {
+        // SAFETY: by the caller's promise that there is such a row.
+        unsafe { self.bits(i, 2 * p) | self.bits(i, 2 * p + 1) << 16 }
+    }
+}
+
+/// Where panels go that are packed side by side.
+#[derive(Clone, Copy)]
+pub(super) struct Panels {
+    /// Outer rows of a panel; the last may have fewer.
+    pub(super) tall: usize,
+    /// Words from one panel to the next.
+    pub(super) panel: usize,
 }
 
 /// Writes a left panel of f32 with `row` numbers from one outer row to the next.
@@ -62,7 +110,7 @@ impl Block {
 pub(super) unsafe fn left(from: Block, to: *mut f32, row: usize, round: bool) {
     // SAFETY: passes the caller's promise on.
     unsafe {
-        copy(from.data, [from.outer, from.inner], [from.rows, from.k], to, row);
+        copy(from.numbers(), [from.outer, from.inner], [from.rows, from.k], to, row);
         if round {
             for i in 0..from.rows {
                 round_all(std::slice::from_raw_parts_mut(to.add(i * row), from.k));
@@ -71,18 +119,20 @@ pub(super) unsafe fn left(from: Block, to: *mut f32, row: usize, round: bool) {
     }
 }
 
-/// Writes a left panel of f32 or of pairs that is contiguous along its outer rows as it lies, `[k][ACROSS]`.
+/// Writes left panels of f32 that are contiguous along their outer rows as they lie, `[k][ACROSS]`.
 ///
 /// # Safety
-/// `to` has room for the panel, which has no more than ACROSS rows.
+/// `to` has room for the panels, which have no more than ACROSS rows.
 #[allow(unsafe_code)]
-pub(super) unsafe fn left_across(from: Block, to: *mut f32, round: bool) {
+pub(super) unsafe fn left_across(from: Block, to: *mut f32, panels: Panels, round: bool) {
     // SAFETY: passes the caller's promise on.
     unsafe {
-        lines(from, to, ACROSS);
+        lines(from, to, ACROSS, panels);
         if round {
-            for l in 0..from.k {
-                round_all(std::slice::from_raw_parts_mut(to.add(l * ACROSS), from.rows));
+            for (p, part) in from.panels(panels.tall).enumerate() {
+                for l in 0..from.k {
+                    round_all(std::slice::from_raw_parts_mut(to.add(p * panels.panel + l * ACROSS), part.rows));
+                }
             }
         }
     }
@@ -93,43 +143,50 @@ pub(super) unsafe fn left_across(from: Block, to: *mut f32, round: bool) {
 /// # Safety
 /// As `left_across`.
 #[allow(unsafe_code)]
-pub(super) unsafe fn left_pairs_across(from: Block, to: *mut u32) {
+pub(super) unsafe fn left_pairs_across(from: Block, to: *mut u32, panels: Panels) {
     // SAFETY: passes the caller's promise on.
-    unsafe { zip(from, to, ACROSS) }
+    unsafe { zip(from, to, ACROSS, panels) }
 }
 
-/// Writes a right panel of f32 that is `width` wide; what the block lacks is zero.
+/// Writes right panels of f32 that are `width` wide, one after the other; what the block lacks is zero.
 ///
 /// # Safety
-/// `to` has room for the panel.
+/// `to` has room for the panels.
 #[allow(unsafe_code)]
 pub(super) unsafe fn right(from: Block, to: *mut f32, width: usize, round: bool) {
+    let panel = width * from.k;
     // SAFETY: passes the caller's promise on.
     unsafe {
-        if from.rows < width {
-            std::ptr::write_bytes(to, 0, width * from.k);
+        for (p, from) in from.panels(width).enumerate() {
+            let to = to.add(p * panel);
+            if from.rows < width {
+                std::ptr::write_bytes(to, 0, panel);
+            }
+            if from.outer != 1 {
+                copy(from.numbers(), [from.inner, from.outer], [from.k, from.rows], to, width);
+            }
         }
         if from.outer == 1 {
-            lines(from, to, width);
-        } else {
-            copy(from.data, [from.inner, from.outer], [from.k, from.rows], to, width);
+            lines(from, to, width, Panels { tall: width, panel });
         }
         if round {
-            round_all(std::slice::from_raw_parts_mut(to, width * from.k));
+            round_all(std::slice::from_raw_parts_mut(to, panel * from.rows.div_ceil(width)));
         }
     }
 }
 
-/// Copies a block that is contiguous along its outer rows: `[k][width]`.
+/// Copies panels that are contiguous along their outer rows: `[k][line]`.
 #[allow(unsafe_code)]
-unsafe fn lines(from: Block, to: *mut f32, width: usize) {
-    // SAFETY: by the caller's promise that `to` has room for the block; the level was found.
+unsafe fn lines(from: Block, to: *mut f32, line: usize, panels: Panels) {
+    // SAFETY: by the caller's promise that `to` has room for the panels; the level was found.
     unsafe {
         #[cfg(target_arch = "x86_64")]
         if level() >= Level::Avx512 {
-            return native::lines(from, to, width);
+            return native::lines(from, to, line, panels);
         }
-        copy(from.data, [from.inner, 1], [from.k, from.rows], to, width);
+        for (p, from) in from.panels(panels.tall).enumerate() {
+            copy(from.numbers(), [from.inner, 1], [from.k, from.rows], to.add(p * panels.panel), line);
+        }
     }
 }
 
@@ -143,15 +200,15 @@ pub(super) unsafe fn left_pairs(from: Block, to: *mut u32, row: usize, pairs: us
     let mut chunk = [0u32; MOST * STEP / 2];
     // SAFETY: passes the caller's promise on; a chunk holds MOST outer rows of STEP / 2 pairs.
     unsafe {
-        for first in (0..from.k).step_by(STEP) {
-            let part = from.part(first, STEP.min(from.k - first));
-            let (n, to) = (part.k.div_ceil(2), to.add(first / 2));
-            if part.inner != 1 && part.outer == 1 {
-                zip(part, chunk.as_mut_ptr(), MOST);
-                copy(chunk.as_ptr().cast(), [1, MOST], [part.rows, n], to.cast(), row);
-            } else {
-                narrow(part, to, row);
+        if from.inner != 1 && from.outer == 1 {
+            for first in (0..from.k).step_by(STEP) {
+                let part = from.part(first, STEP.min(from.k - first));
+                zip(part, chunk.as_mut_ptr(), MOST, Panels { tall: MOST, panel: 0 });
+                let size = [part.rows, part.k.div_ceil(2)];
+                copy(chunk.as_ptr().cast(), [1, MOST], size, to.add(first / 2).cast(), row);
             }
+        } else {
+            narrow(from, to, row);
         }
         let n = from.k.div_ceil(2);
         for i in 0..from.rows {
@@ -163,39 +220,35 @@ pub(super) unsafe fn left_pairs(from: Block, to: *mut u32, row: usize, pairs: us
     }
 }
 
-/// Writes a right panel of bf16 that is `width` wide and `pairs` long, with zeros for what the block lacks.
+/// Writes right panels of bf16 that are `width` wide and `pairs` long, one after the other, with zeros for what the block
+/// lacks.
 ///
 /// # Safety
-/// `to` has room for the panel.
+/// `to` has room for the panels.
 #[allow(unsafe_code)]
 pub(super) unsafe fn right_pairs(from: Block, to: *mut u32, width: usize, pairs: usize) {
     let mut chunk = [0u32; MOST * STEP / 2];
+    let (panel, n) = (width * pairs, from.k.div_ceil(2));
+    let across = from.inner != 1 && from.outer == 1;
     // SAFETY: passes the caller's promise on; a chunk holds MOST outer rows of STEP / 2 pairs.
     unsafe {
-        if from.rows < width {
-            std::ptr::write_bytes(to, 0, width * pairs);
-        }
-        for first in (0..from.k).step_by(STEP) {
-            let part = from.part(first, STEP.min(from.k - first));
-            let (n, to) = (part.k.div_ceil(2), to.add(first / 2 * width));
-            if part.inner != 1 && part.outer == 1 {
-                zip(part, to, width);
-            } else {
-                narrow(part, chunk.as_mut_ptr(), STEP / 2);
-                copy(chunk.as_ptr().cast(), [1, STEP / 2], [n, part.rows], to.cast(), width);
+        for (p, from) in from.panels(width).enumerate() {
+            let to = to.add(p * panel);
+            if from.rows < width {
+                std::ptr::write_bytes(to, 0, panel);
             }
+            for first in (0..if across { 0 } else { from.k }).step_by(STEP) {
+                let part = from.part(first, STEP.min(from.k - first));
+                narrow(part, chunk.as_mut_ptr(), STEP / 2);
+                let size = [part.k.div_ceil(2), part.rows];
+                copy(chunk.as_ptr().cast(), [1, STEP / 2], size, to.add(first / 2 * width).cast(), width);
+            }
+            std::ptr::write_bytes(to.add(n * width), 0, (pairs - n) * width);
         }
-        let n = from.k.div_ceil(2);
-        std::ptr::write_bytes(to.add(n * width), 0, (pairs - n) * width);
+        if across {
+            zip(from, to, width, Panels { tall: width, panel });
+        }
     }
-}
-
-/// The bits of the nearest bf16, ties to even, as an f32. Not-a-number stays one.
-#[inline(always)]
-fn round_bits(x: f32) -> u32 {
-    let bits = x.to_bits();
-    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) & 0xffff_0000;
-    if x.is_nan() { (bits | 0x0040_0000) & 0xffff_0000 } else { rounded }
 }
 
 /// The nearest bf16, ties to even.
@@ -212,73 +265,40 @@ crate::cpu::simd::simd! {
     }
 }
 
-/// Pairs of a block of at most STEP numbers along k, contiguous or not: `[rows][pairs]` with `row` pairs a row.
+/// Pairs of a block: `[rows][pairs]` with `row` pairs a row.
 #[allow(unsafe_code)]
 unsafe fn narrow(from: Block, to: *mut u32, row: usize) {
-    let mut line = [0f32; STEP];
-    // SAFETY: by the caller's promises; a line holds STEP numbers.
+    // SAFETY: by the caller's promises; the level was found.
     unsafe {
+        #[cfg(target_arch = "x86_64")]
+        if from.inner == 1 && level() >= Level::Avx512Bf16 {
+            return native::narrow(from, to, row);
+        }
         for i in 0..from.rows {
-            let (at, to) = (from.data.add(i * from.outer), to.add(i * row));
-            if from.inner == 1 && from.k == STEP {
-                narrow_line(at, to);
-                continue;
-            }
-            for (l, x) in line.iter_mut().enumerate().take(from.k) {
-                *x = *at.add(l * from.inner);
-            }
             for p in 0..from.k.div_ceil(2) {
-                // What lies behind an odd end was never written: zero.
-                *to.add(p) = pair(line[2 * p], line[2 * p + 1]);
+                *to.add(i * row + p) = from.pair(i, p);
             }
         }
     }
 }
 
-#[inline(always)]
-fn pair(even: f32, odd: f32) -> u32 {
-    (round_bits(even) >> 16) | round_bits(odd)
-}
-
-/// STEP contiguous numbers to pairs.
+/// Pairs of panels that are contiguous along their outer rows: `[pairs][line]`.
 #[allow(unsafe_code)]
-#[inline(always)]
-unsafe fn narrow_line(from: *const f32, to: *mut u32) {
-    // SAFETY: by the caller's promise that STEP numbers can be read and STEP / 2 pairs written; the level was found.
+unsafe fn zip(from: Block, to: *mut u32, line: usize, panels: Panels) {
+    // SAFETY: by the caller's promises; the level was found.
     unsafe {
         #[cfg(target_arch = "x86_64")]
         if level() >= Level::Avx512Bf16 {
-            return native::narrow_line(from, to);
+            return if from.short {
+                native::zip::<true>(from, to, line, panels)
+            } else {
+                native::zip::<false>(from, to, line, panels)
+            };
         }
-        for p in 0..STEP / 2 {
-            *to.add(p) = pair(*from.add(2 * p), *from.add(2 * p + 1));
-        }
-    }
-}
-
-/// Pairs of a block that is contiguous along its outer rows: `[pairs][rows]` with `row` pairs a line.
-#[allow(unsafe_code)]
-unsafe fn zip(from: Block, to: *mut u32, row: usize) {
-    // SAFETY: by the caller's promises; the level was found.
-    unsafe {
         for p in 0..from.k.div_ceil(2) {
-            let (even, to) = (from.data.add(2 * p * from.inner), to.add(p * row));
-            if 2 * p + 1 == from.k {
-                for i in 0..from.rows {
-                    *to.add(i) = pair(*even.add(i), 0.0);
-                }
-                continue;
-            }
-            let odd = even.add(from.inner);
-            #[cfg(target_arch = "x86_64")]
-            if level() >= Level::Avx512Bf16 {
-                for i in (0..from.rows).step_by(16) {
-                    native::zip_line(even.add(i), odd.add(i), to.add(i), 16.min(from.rows - i));
-                }
-                continue;
-            }
             for i in 0..from.rows {
-                *to.add(i) = pair(*even.add(i), *odd.add(i));
+                let place = i / panels.tall * panels.panel + p * line + i % panels.tall;
+                *to.add(place) = from.pair(i, p);
             }
         }
     }
@@ -312,46 +332,110 @@ unsafe fn copy(from: *const f32, strides: [usize; 2], size: [usize; 2], to: *mut
 mod native {
     use std::arch::x86_64::*;
 
-    use super::{Block, MOST, STEP};
+    use super::{Block, Panels};
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    /// A mask of the first `n` lanes, of at most 16.
+    #[inline(always)]
+    fn first(n: usize) -> __mmask16 {
+        (u32::MAX >> (32 - n.min(16))) as u16
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     #[allow(unsafe_code)]
-    pub(super) unsafe fn narrow_line(from: *const f32, to: *mut u32) {
-        const { assert!(STEP == 32) }
-        // SAFETY: by the caller's promise that 32 numbers can be read and 16 pairs written.
+    pub(super) unsafe fn narrow(from: Block, to: *mut u32, row: usize) {
+        // SAFETY: by the caller's promise that the block, contiguous along k, can be read and `to` has room for it.
         unsafe {
-            let both = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(from.add(16)), _mm512_loadu_ps(from));
-            _mm512_storeu_si512(to.cast(), std::mem::transmute::<__m512bh, __m512i>(both));
+            for i in 0..from.rows {
+                let to = to.add(i * row);
+                if from.short {
+                    std::ptr::copy_nonoverlapping(from.at(i, 0), to.cast(), 2 * from.k);
+                    if from.k % 2 == 1 {
+                        *to.cast::<u16>().add(from.k) = 0;
+                    }
+                    continue;
+                }
+                let x: *const f32 = from.at(i, 0).cast();
+                let whole = from.k / 32 * 32;
+                for l in (0..whole).step_by(32) {
+                    let both = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(x.add(l + 16)), _mm512_loadu_ps(x.add(l)));
+                    _mm512_storeu_si512(to.add(l / 2).cast(), std::mem::transmute::<__m512bh, __m512i>(both));
+                }
+                let rest = from.k - whole;
+                if rest > 0 {
+                    let x = x.add(whole);
+                    let low = _mm512_maskz_loadu_ps(first(rest), x);
+                    let high = if rest > 16 {
+                        _mm512_maskz_loadu_ps(first(rest - 16), x.add(16))
+                    } else {
+                        _mm512_setzero_ps()
+                    };
+                    let both = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+                    _mm512_mask_storeu_epi32(to.add(whole / 2).cast(), first(rest.div_ceil(2)), both);
+                }
+            }
         }
     }
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    /// Where 16 even numbers and the 16 odd ones after them meet.
+    const MEET: [u16; 32] = {
+        let mut places = [0; 32];
+        let mut i = 0;
+        while i < 32 {
+            places[i] = (i / 2 + i % 2 * 16) as u16;
+            i += 1;
+        }
+        places
+    };
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     #[allow(unsafe_code)]
-    pub(super) unsafe fn zip_line(even: *const f32, odd: *const f32, to: *mut u32, n: usize) {
-        let mask = u16::MAX >> (16 - n);
-        // SAFETY: by the caller's promise that n numbers can be read twice and n pairs written.
+    pub(super) unsafe fn zip<const SHORT: bool>(from: Block, to: *mut u32, line: usize, panels: Panels) {
+        // SAFETY: by the caller's promise that the block, contiguous along its rows, can be read and `to` has room for it.
         unsafe {
-            let (even, odd) = (_mm512_maskz_loadu_ps(mask, even), _mm512_maskz_loadu_ps(mask, odd));
-            let low = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(even));
-            let high = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(odd));
-            let high = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(high));
-            _mm512_mask_storeu_epi32(to.cast(), mask, _mm512_or_si512(_mm512_cvtepu16_epi32(low), high));
+            let meet = _mm512_loadu_si512(MEET.as_ptr().cast());
+            for p in 0..from.k.div_ceil(2) {
+                let (even, odd) = (from.at(0, 2 * p), from.at(0, 2 * p + 1));
+                let has_odd = if 2 * p + 1 < from.k { __mmask16::MAX } else { 0 };
+                let mut to = to.add(p * line);
+                for start in (0..from.rows).step_by(panels.tall) {
+                    let rows = panels.tall.min(from.rows - start);
+                    for i in (0..rows).step_by(16) {
+                        let mask = first(rows - i);
+                        let at = start + i;
+                        let both = if SHORT {
+                            let (even, odd) = (even.cast::<i16>().add(at), odd.cast::<i16>().wrapping_add(at));
+                            let even = _mm256_maskz_loadu_epi16(mask, even);
+                            let odd = _mm256_maskz_loadu_epi16(mask & has_odd, odd);
+                            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(even), odd)
+                        } else {
+                            let (even, odd) = (even.cast::<f32>().add(at), odd.cast::<f32>().wrapping_add(at));
+                            let even = _mm512_maskz_loadu_ps(mask, even);
+                            let odd = _mm512_maskz_loadu_ps(mask & has_odd, odd);
+                            std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(odd, even))
+                        };
+                        _mm512_mask_storeu_epi32(to.add(i).cast(), mask, _mm512_permutexvar_epi16(meet, both));
+                    }
+                    to = to.wrapping_add(panels.panel);
+                }
+            }
         }
     }
 
     #[target_feature(enable = "avx512f")]
     #[allow(unsafe_code)]
-    pub(super) unsafe fn lines(from: Block, to: *mut f32, width: usize) {
-        const { assert!(MOST == 32) }
-        let first = u16::MAX >> 16_usize.saturating_sub(from.rows);
-        let second = (u32::MAX >> (MOST - from.rows) >> 16) as u16;
+    pub(super) unsafe fn lines(from: Block, to: *mut f32, line: usize, panels: Panels) {
         // SAFETY: by the caller's promise that the block can be read and `to` has room for it.
         unsafe {
             for l in 0..from.k {
-                let (from, to) = (from.data.add(l * from.inner), to.add(l * width));
-                _mm512_mask_storeu_ps(to, first, _mm512_maskz_loadu_ps(first, from));
-                if second != 0 {
-                    _mm512_mask_storeu_ps(to.add(16), second, _mm512_maskz_loadu_ps(second, from.add(16)));
+                let x: *const f32 = from.at(0, l).cast();
+                let mut to = to.add(l * line);
+                for start in (0..from.rows).step_by(panels.tall) {
+                    let rows = panels.tall.min(from.rows - start);
+                    for i in (0..rows).step_by(16) {
+                        let mask = first(rows - i);
+                        _mm512_mask_storeu_ps(to.add(i), mask, _mm512_maskz_loadu_ps(mask, x.add(start + i)));
+                    }
+                    to = to.wrapping_add(panels.panel);
                 }
             }
         }

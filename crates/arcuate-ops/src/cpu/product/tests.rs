@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
-use crate::cpu::gemm::{matmul, matmul_new, matmul_then};
+use crate::cpu::gemm::{View, matmul, matmul_new, matmul_then};
 use crate::cpu::simd::testing::pool;
 
 /// Calls `f` once for each level of this processor, on threads that use it.
@@ -322,7 +322,7 @@ mod emulated {
                     // SAFETY: the factors and the output have the sizes.
                     #[allow(unsafe_code)]
                     unsafe {
-                        blocks(engine, [m, n, k], a, b, to, how, &|_, _, _: &mut [f32]| {});
+                        blocks(engine, [m, n, k], a.into(), b.into(), to, how, &|_, _, _: &mut [f32]| {});
                     }
                     for x in (0..m * n).step_by(1 + m * n / 199) {
                         let (value, size) = plain(a, b, x / n, x % n, k, Precision::Bf16);
@@ -352,7 +352,15 @@ mod emulated {
                 // SAFETY: the factors and the output have the sizes; AMX is usable.
                 #[allow(unsafe_code)]
                 unsafe {
-                    blocks(engine, [m, n, k], a, b, to, How::all(Precision::Bf16).add(), &|_, _, _: &mut [f32]| {});
+                    blocks(
+                        engine,
+                        [m, n, k],
+                        a.into(),
+                        b.into(),
+                        to,
+                        How::all(Precision::Bf16).add(),
+                        &|_, _, _: &mut [f32]| {},
+                    );
                 }
                 out
             });

@@ -30,7 +30,7 @@ where
         let left: *mut f32 = memory.cast();
         // SAFETY: the memory has room for m rows of k, all of which are written.
         let left: &[f32] = unsafe {
-            pack::left(pack::Block::new(a, 0, m, 0, k), left, k, round);
+            pack::left(pack::Block::new(a.into(), 0, m, 0, k), left, k, round);
             std::slice::from_raw_parts(left, m * k)
         };
         // Narrower tasks when the columns are few and long.
