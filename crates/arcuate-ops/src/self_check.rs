@@ -13,6 +13,7 @@ use crate::ctc::{Ctc, ctc, ctc_rows};
 use crate::device::{caught, cpu};
 use crate::dropout::{Dropout, dropout};
 use crate::embedding::embedding;
+use crate::feed_forward::{Map, feed_forward, feed_forward_gated};
 use crate::global_norm::global_norm;
 use crate::gradcheck::{Three, distance, pass, random, values};
 use crate::group_norm::{group_norm, group_norm_gelu};
@@ -151,6 +152,17 @@ fn products(checks: &mut Checks) {
     }
     let inputs = (random([3, 37, 66], 1), random([130, 66], 2), random([3, 37, 130], 3));
     checks.gradients("linear_add", PRODUCT, inputs, |(x, w, r)| linear_add(x, w, None, r, Layout::OutIn));
+    let map = |weight: Tensor<2>, bias| Map { weight, bias };
+    let inputs = (random([3, 37, 66], 1), random([130, 66], 2), random([130], 3));
+    checks.gradients("feed_forward", PRODUCT, inputs, |(x, w, b)| {
+        let down = map(w.clone().transpose(), None);
+        feed_forward(x.clone(), map(w, Some(b)), down, Some(x), Gelu::Erf, Layout::OutIn)
+    });
+    let inputs = (random([3, 37, 66], 1), random([130, 66], 2), random([130, 66], 3));
+    checks.gradients("feed_forward_gated", PRODUCT, inputs, |(x, g, u)| {
+        let down = map(u.clone().transpose(), None);
+        feed_forward_gated(x, map(g, None), map(u, None), down, None, Layout::OutIn)
+    });
     let inputs = (random([3, 64, 128], 1), random([256, 128], 2), random([256], 3));
     checks.gradients("linear, bf16", BF16, inputs, |(x, w, b)| {
         Precision::Bf16.scope(|| linear(x, w, Some(b), Layout::OutIn))
