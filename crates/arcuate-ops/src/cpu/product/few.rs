@@ -219,8 +219,7 @@ mod native {
                 }
             }
             // Halves of one are added beside those of another: 16 lanes of a row's four sums become 4 of each.
-            for i in 0..R {
-                let [a, b, c, d] = lanes[i];
+            for (i, [a, b, c, d]) in lanes.into_iter().enumerate() {
                 let ab = add(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b));
                 let cd = add(_mm512_shuffle_f32x4::<0x44>(c, d), _mm512_shuffle_f32x4::<0xee>(c, d));
                 let four = add(_mm512_shuffle_f32x4::<0x88>(ab, cd), _mm512_shuffle_f32x4::<0xdd>(ab, cd));
