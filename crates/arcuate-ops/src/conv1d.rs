@@ -164,7 +164,7 @@ mod tests {
     use crate::gradcheck::{agrees, distance, on_threads, random, values};
 
     /// B, L, C, N, K, stride, left, right, groups
-    const CASES: [[usize; 9]; 16] = [
+    const CASES: [[usize; 9]; 21] = [
         [1, 1, 1, 1, 1, 1, 0, 0, 1],
         [2, 103, 1, 7, 10, 5, 0, 0, 1],
         [2, 33, 5, 6, 3, 2, 0, 0, 1],
@@ -181,6 +181,11 @@ mod tests {
         [1, 5, 33, 33, 3, 1, 2, 0, 33],
         [2, 41, 16, 16, 5, 2, 2, 1, 16],
         [2, 11, 17, 17, 4, 3, 0, 0, 17],
+        [2, 3, 64, 64, 3, 2, 0, 0, 1],
+        [1, 4, 70, 64, 3, 2, 0, 0, 1],
+        [2, 5, 64, 65, 3, 2, 0, 0, 1],
+        [1, 8, 64, 64, 3, 2, 0, 0, 1],
+        [2, 43, 66, 79, 3, 2, 0, 0, 1],
     ];
 
     fn how([_, _, _, _, _, stride, left, right, groups]: [usize; 9]) -> Conv1d {

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 
 use rayon::prelude::*;
 
+use super::conv_pairs;
 use super::gemm::{How, View, buffer, matmul};
 use crate::Precision;
 
@@ -65,7 +66,7 @@ fn rows_of<'a>(
 }
 
 /// `[outputs, C, kernel]` to `[outputs, kernel, C]`, or back with the sizes exchanged.
-fn turned(weight: &[f32], rows: usize, columns: usize) -> Cow<'_, [f32]> {
+pub(super) fn turned(weight: &[f32], rows: usize, columns: usize) -> Cow<'_, [f32]> {
     if rows == 1 || columns == 1 {
         return Cow::Borrowed(weight);
     }
@@ -110,6 +111,9 @@ pub(crate) fn biased(rows: usize, outputs: usize, bias: Option<&[f32]>) -> Vec<f
 
 /// Output `[B, O, outputs]` for `x` `[B, L, inputs]` and `weight` `[outputs, C, kernel]`.
 pub(crate) fn forward(s: &Sizes, x: &[f32], weight: &[f32], bias: Option<&[f32]>, precision: Precision) -> Vec<f32> {
+    if conv_pairs::fits(s) && precision == Precision::F32 {
+        return conv_pairs::forward(s, x, weight, bias, precision);
+    }
     let ((c, n), length) = (s.group(), s.out_length());
     let (k, step, x_row) = (s.kernel * c, s.stride * c, s.length * s.inputs);
     let weight = turned(weight, c, s.kernel);
@@ -135,6 +139,9 @@ pub(crate) fn forward(s: &Sizes, x: &[f32], weight: &[f32], bias: Option<&[f32]>
 
 /// Gradient of the input, `[B, L, inputs]`.
 pub(crate) fn input_gradient(s: &Sizes, weight: &[f32], grad: &[f32], precision: Precision) -> Vec<f32> {
+    if conv_pairs::fits(s) {
+        return conv_pairs::input_gradient(s, weight, grad, precision);
+    }
     let ((c, n), length) = (s.group(), s.out_length());
     let grad_row = length * s.outputs;
     let weight = turned(weight, c, s.kernel);
@@ -194,6 +201,9 @@ fn phases(s: &Sizes, weight: &[f32]) -> Vec<Vec<f32>> {
 
 /// Gradient of the weight, `[outputs, C, kernel]`.
 pub(crate) fn weight_gradient(s: &Sizes, x: &[f32], grad: &[f32], precision: Precision) -> Vec<f32> {
+    if conv_pairs::fits(s) && precision == Precision::F32 {
+        return conv_pairs::weight_gradient(s, x, grad, precision);
+    }
     let ((c, n), length) = (s.group(), s.out_length());
     let (k, x_row, grad_row) = (s.kernel * c, s.length * s.inputs, length * s.outputs);
     let mut dw = buffer(s.outputs * k);

@@ -6,6 +6,7 @@
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod amx;
+mod few;
 mod memory;
 mod pack;
 #[cfg(test)]
@@ -174,6 +175,11 @@ impl Output {
     fn at(self, i: usize, j: usize) -> *mut f32 {
         self.data.wrapping_add(i * self.row + j)
     }
+
+    /// The part from row `i`, column `j`.
+    fn part(self, i: usize, j: usize) -> Self {
+        Self { data: self.at(i, j), ..self }
+    }
 }
 
 /// Memory that tasks read.
@@ -228,6 +234,8 @@ where
                 nothing(sizes, out, how, finish);
             } else if m <= thin::ROWS && k * n >= thin::LEAST && b.strides().contains(&1) {
                 thin::multiply(sizes, a.widen(&mut x), b.widen(&mut y), out, how, finish);
+            } else if few::fits(sizes, b, how.precision) {
+                few::multiply(sizes, a.widen(&mut x), b.widen(&mut y), out, how, finish);
             } else if let Format::Pairs(_) = engine.format {
                 blocks(engine, sizes, a, b, out, how, finish);
             } else {
