@@ -229,6 +229,11 @@ impl Bert {
         &self.architecture
     }
 
+    /// The table of tokens.
+    pub(crate) fn table(&self) -> &Embedding {
+        &self.bert.embeddings.word_embeddings
+    }
+
     /// Hidden states of the last layer `[B*T, C]`.
     pub(crate) fn hidden(&self, input: &Input) -> Tensor<2> {
         let c = &self.architecture.config;

@@ -205,6 +205,11 @@ impl Gpt2 {
         &self.architecture
     }
 
+    /// The table of tokens.
+    pub(crate) fn table(&self) -> &Embedding {
+        &self.transformer.wte
+    }
+
     /// Hidden states after the last norm `[B*T, C]`; with a cache, of the new tokens only, see [`Input::behind`].
     pub(crate) fn hidden(&self, input: &Input, mut cache: Option<&mut KvCache>) -> Tensor<2> {
         let c = &self.architecture.config;

@@ -6,6 +6,9 @@ use arcuate_data::Batch;
 
 use crate::layer::Dropout;
 
+/// Padding that is worth leaving out: one part in so many of all tokens.
+const WORTH: usize = 8;
+
 /// Tokens of a batch as host data.
 // B rows, T positions
 #[derive(Debug, Clone)]
@@ -97,6 +100,57 @@ impl Input {
         }
     }
 
+    /// The tokens that matter behind one another in a single row, and where the `wanted` ones are then; none if there is
+    /// little padding.
+    ///
+    /// What is left out is not wanted, and no other token may attend to it. Layers work on tokens one by one but for
+    /// attention, whose ranges move along.
+    pub(crate) fn packed(&self, wanted: &[i32]) -> Option<(Self, Vec<i32>)> {
+        let (t, len) = (self.seq_len, self.ids.len());
+        // How many ranges begin at a token, less those that end there; tokens see themselves anyway.
+        let mut edges = vec![0i32; len + 1];
+        for (i, [start, end]) in self.may_attend.iter().enumerate() {
+            let row = i - i % t;
+            let (start, end) = (row + *start as usize, row + *end as usize);
+            if start < end && (start, end) != (i, i + 1) {
+                edges[start] += 1;
+                edges[end] -= 1;
+            }
+        }
+        let mut matters: Vec<bool> = edges[..len]
+            .iter()
+            .scan(0, |open, edge| {
+                *open += edge;
+                Some(*open > 0)
+            })
+            .collect();
+        wanted.iter().for_each(|place| matters[*place as usize] = true);
+        // Tokens that matter before each one.
+        let mut before = Vec::with_capacity(len + 1);
+        let mut total = 0;
+        for matters in &matters {
+            before.push(total);
+            total += u32::from(*matters);
+        }
+        before.push(total);
+        if (len - total as usize) * WORTH < len {
+            return None;
+        }
+        let kept = || (0..len).filter(|i| matters[*i]);
+        let take = |from: &[i32]| -> Arc<[i32]> { kept().map(|i| from[i]).collect() };
+        let input = Self {
+            num_rows: 1,
+            seq_len: total as usize,
+            ids: take(&self.ids),
+            positions: take(&self.positions),
+            may_attend: kept().map(|i| self.may_attend[i].map(|at| before[i - i % t + at as usize])).collect(),
+            token_types: take(&self.token_types),
+            dropout: self.dropout.clone(),
+            recompute: self.recompute,
+        };
+        Some((input, wanted.iter().map(|place| before[*place as usize] as i32).collect()))
+    }
+
     /// The same ranges clipped so that no token sees a later one.
     pub(crate) fn causal(&self) -> Arc<[[u32; 2]]> {
         let t = self.seq_len.max(1);
@@ -140,6 +194,22 @@ mod tests {
         assert_eq!(&*input.ids, &[7, 0, 8, 9]);
         assert_eq!(&*input.positions, &[2, 0, 0, 1]);
         assert_eq!(&*input.may_attend, &[[0, 3], [0, 0], [0, 1], [0, 2]]);
+    }
+
+    #[test]
+    fn padding_that_nobody_reads_is_left_out() {
+        let mut input = Input::from_rows(2, 4, (10..18).collect(), &[]).expect("no mask");
+        // Two documents and a filler; a document of one, wanted, and fillers that see it.
+        input.may_attend = vec![[0, 2], [0, 2], [2, 3], [3, 4], [0, 1], [0, 1], [0, 1], [3, 4]].into();
+        let (packed, wanted) = input.packed(&[1, 2, 4]).expect("half is padding");
+        assert_eq!((packed.num_rows, packed.seq_len), (1, 4));
+        assert_eq!(&*packed.ids, &[10, 11, 12, 14]);
+        assert_eq!(&*packed.positions, &[0, 1, 2, 0]);
+        assert_eq!(&*packed.may_attend, &[[0, 2], [0, 2], [2, 3], [3, 4]]);
+        assert_eq!(wanted, [1, 2, 3]);
+        // Everything matters once it is wanted.
+        assert!(input.packed(&[0, 1, 2, 3, 4, 5, 6, 7]).is_none());
+        assert!(Input::from_rows(2, 4, (10..18).collect(), &[]).expect("no mask").packed(&[]).is_none());
     }
 
     #[test]

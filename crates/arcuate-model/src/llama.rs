@@ -261,6 +261,11 @@ impl Llama {
         &self.architecture
     }
 
+    /// The table of tokens.
+    pub(crate) fn table(&self) -> &Embedding {
+        &self.model.embed_tokens
+    }
+
     /// Hidden states after the last norm `[B*T, C]`; with a cache, of the new tokens only, see [`Input::behind`].
     pub(crate) fn hidden(&self, input: &Input, mut cache: Option<&mut KvCache>) -> Tensor<2> {
         let a = &self.architecture;

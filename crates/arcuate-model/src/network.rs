@@ -1,8 +1,10 @@
 //! A network of any architecture: building, running, and its parameters.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arcuate_ops::embedding::embedding;
+use arcuate_ops::is_trained_by_kernels;
 use arcuate_ops::pool;
 use arcuate_ops::rng::Stream;
 use burn::module::Module;
@@ -11,7 +13,7 @@ use burn::tensor::{Device, Tensor};
 use crate::bert::{self, Bert};
 use crate::gpt2::{self, GeluForm, Gpt2};
 use crate::input::{Input, Wanted};
-use crate::layer::KvCache;
+use crate::layer::{Embedding, KvCache};
 use crate::llama::{self, Llama};
 use crate::output::Output;
 use crate::params::{self, Fill, Infos, ParameterInfo, Replace, Values, Visit};
@@ -243,22 +245,40 @@ impl Network {
     /// The output for the wanted places: over the vocabulary, or over the classes.
     pub fn forward(&self, input: &Input, wanted: &Wanted) -> Result<Output> {
         self.fits(input)?;
-        let hidden = match self {
+        let places: Arc<[i32]> = match wanted {
+            Wanted::All => return self.head(self.hidden(input)),
+            Wanted::Tokens(places) => places.clone(),
+            Wanted::Rows => (0..input.num_rows).map(|row| (row * input.seq_len) as i32).collect(),
+        };
+        // In training only: results of an evaluation are the same to the bit whatever else is in the batch.
+        let packed = if is_trained_by_kernels(&self.table().weight()) { input.packed(&places) } else { None };
+        let hidden = match packed {
+            Some((input, places)) => chosen(self.hidden(&input), &places.into()),
+            None => chosen(self.hidden(input), &places),
+        };
+        match (wanted, self) {
+            (Wanted::Rows, Self::Bert(n)) => n.classify(hidden, input).ok_or_else(|| no_head("class")),
+            (Wanted::Rows, _) => Err(no_head("class")),
+            _ => self.head(hidden),
+        }
+    }
+
+    /// Hidden states of the last layer `[B*T, C]`.
+    fn hidden(&self, input: &Input) -> Tensor<2> {
+        match self {
             Self::Bert(n) => n.hidden(input),
             Self::Gpt2(n) => n.hidden(input, None),
             Self::Llama(n) | Self::Qwen2(n) => n.hidden(input, None),
-        };
-        let hidden = match wanted {
-            Wanted::All => hidden,
-            Wanted::Tokens(places) if places.len() == input.ids.len() => hidden,
-            Wanted::Tokens(places) => embedding(hidden, places, None),
-            Wanted::Rows => {
-                let first = (0..input.num_rows).map(|row| (row * input.seq_len) as i32).collect();
-                let Self::Bert(n) = self else { return Err(no_head("class")) };
-                return n.classify(embedding(hidden, &first, None), input).ok_or_else(|| no_head("class"));
-            }
-        };
-        self.head(hidden)
+        }
+    }
+
+    /// The table of tokens.
+    fn table(&self) -> &Embedding {
+        match self {
+            Self::Bert(n) => n.table(),
+            Self::Gpt2(n) => n.table(),
+            Self::Llama(n) | Self::Qwen2(n) => n.table(),
+        }
     }
 
     /// Rows of the table of tokens, and rows of the table of positions where they are learned.
@@ -365,6 +385,56 @@ impl Network {
     }
 }
 
+/// These rows of `hidden` `[N, C]`.
+fn chosen(hidden: Tensor<2>, places: &Arc<[i32]>) -> Tensor<2> {
+    let is_all = places.len() == hidden.dims()[0] && places.iter().enumerate().all(|(i, place)| i as i32 == *place);
+    if is_all { hidden } else { embedding(hidden, places, None) }
+}
+
 fn no_head(which: &str) -> Error {
     Error::Unsupported(format!("this network has no {which} head; choose another objective or another checkpoint"))
+}
+
+#[cfg(test)]
+mod tests {
+    use arcuate_ops::gradcheck::{distance, values};
+    use arcuate_ops::linear_cross_entropy::CrossEntropy;
+    use arcuate_ops::plain_only;
+
+    use super::*;
+
+    const MODELS: [&str; 3] = [
+        r#"{"bert": {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "intermediate_size": 24, "max_seq_len": 12}}"#,
+        r#"{"gpt2": {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "max_seq_len": 12}}"#,
+        r#"{"llama": {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 24,
+            "max_seq_len": 12, "tie_word_embeddings": false}}"#,
+    ];
+
+    /// Loss and gradient of the table of tokens, with three rows of 12, 3 and 7 tokens.
+    fn loss_and_gradient(model: &str) -> (Vec<f32>, Vec<f32>) {
+        let config: ModelConfig = serde_json::from_str(model).expect("a model");
+        let architecture = Architecture::new(&config, 20, Head::Tokens).expect("possible");
+        let network = Network::init(architecture, 7, &Device::flex().autodiff());
+        let mask: Vec<bool> = (0..36).map(|i| i % 12 < [12, 3, 7][i / 12]).collect();
+        let ids = (0..36).map(|i| if mask[i] { (i * i + 3) as i32 % 20 } else { 0 }).collect();
+        let input = Input::from_rows(3, 12, ids, &mask).expect("padding on the right");
+        let places: Arc<[i32]> = (0..36).filter(|i| mask[*i as usize] && i % 3 != 1).collect();
+        let targets: Arc<[i32]> = places.iter().map(|place| (place * 7) % 20).collect();
+        assert!(input.packed(&places).is_some());
+        let output = network.forward(&input, &Wanted::Tokens(places)).expect("fits");
+        let loss = output.cross_entropy(&CrossEntropy::new(targets));
+        let grads = loss.clone().sum().backward();
+        (values(loss), values(network.table().weight().grad(&grads).expect("trained")))
+    }
+
+    #[test]
+    fn loss_and_gradients_are_those_with_padding() {
+        for model in MODELS {
+            let (loss, gradient) = loss_and_gradient(model);
+            // Plain compositions take the batch as it is.
+            let (plain_loss, plain_gradient) = plain_only(|| loss_and_gradient(model));
+            assert!(distance(&loss, &plain_loss) < 1e-5, "{model}: {loss:?} {plain_loss:?}");
+            assert!(distance(&gradient, &plain_gradient) < 2e-5, "{model}");
+        }
+    }
 }

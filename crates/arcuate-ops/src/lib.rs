@@ -38,4 +38,4 @@ pub mod weight_norm;
 pub use cpu::simd::{LEVEL_VARIABLE, Level, level};
 pub use device::DeviceKind;
 pub use precision::Precision;
-pub use tape::plain_only;
+pub use tape::{is_trained_by_kernels, plain_only};

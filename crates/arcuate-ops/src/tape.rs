@@ -68,6 +68,11 @@ pub(crate) fn cpu_tensor<const D: usize>(x: Tensor<D>) -> Option<CpuTensor> {
     }
 }
 
+/// Whether operations on a tensor are kernels of ours and will have a backward pass: training on the CPU.
+pub fn is_trained_by_kernels<const D: usize>(x: &Tensor<D>) -> bool {
+    matches!(cpu_tensor(x.clone()), Some(CpuTensor::Tracked(_)))
+}
+
 /// A kernel over `N` float tensors with one float result.
 pub(crate) trait Kernel<const N: usize>: Clone + Debug + Send + 'static {
     /// What the backward pass needs.

@@ -69,6 +69,11 @@ impl Embedding {
         Self { weight: zeros([rows, channels], device) }
     }
 
+    /// The table `[V, C]`.
+    pub(crate) fn weight(&self) -> Tensor<2> {
+        self.weight.val()
+    }
+
     /// Rows by index: `[N, C]`.
     pub(crate) fn forward(&self, ids: &Arc<[i32]>) -> Tensor<2> {
         embedding::embedding(self.weight.val(), ids, None)
