@@ -17,10 +17,9 @@ use crate::Precision;
 use crate::activation::{Form, Gelu, gelu_plain, swiglu_plain};
 use crate::cpu::bf16::{Kept, Writer};
 use crate::cpu::gemm::{Factor, How, Shared, View, buffer, matmul, matmul_new, matmul_then};
-use crate::cpu::simd::simd;
-use crate::cpu::sums::{add_in_order, column_sums};
+use crate::cpu::sums::{add, add_in_order, column_sums};
 use crate::linear::{Layout, linear_plain};
-use crate::tape::{CpuTensor, Kernel, apply, cpu_tensor, dims, numbers, tensor};
+use crate::tape::{Kernel, apply, cpu_tensor, dims, numbers, optional, tensor};
 
 /// The weight of a linear map with its optional bias.
 #[derive(Debug, Clone)]
@@ -36,14 +35,6 @@ pub struct Map {
 const ROWS: usize = 768;
 /// Numbers that an activation takes at a time on the way back.
 const PIECE: usize = 256;
-
-simd! {
-    fn add(x: &mut [f32], y: &[f32]) {
-        for (x, y) in x.iter_mut().zip(y) {
-            *x += y;
-        }
-    }
-}
 
 fn chunks(rows: usize) -> impl Iterator<Item = Range<usize>> {
     let len = rows.div_ceil(rows.div_ceil(ROWS).max(1)).max(1);
@@ -275,14 +266,6 @@ fn check<const D: usize>(x: &Tensor<D>, up: &[&Map], down: &Map, residual: Optio
         up[0].weight.dims(),
         down.weight.dims()
     );
-}
-
-/// What stands for a bias or a residual that is not there.
-fn optional<const D: usize>(x: Option<Tensor<D>>) -> Option<CpuTensor> {
-    match x {
-        Some(x) => cpu_tensor(x),
-        None => Some(CpuTensor::Plain(tensor(&[0], Vec::new()))),
-    }
 }
 
 /// `x` `[.., C]` through `up` `[C, I]`, GELU and `down` `[I, C]`, plus an optional residual `[.., C]`.

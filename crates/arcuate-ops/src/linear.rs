@@ -11,9 +11,9 @@ use burn_flex::FlexTensor;
 use crate::Precision;
 use crate::cpu::bf16::Kept;
 use crate::cpu::gemm::{How, View, matmul_new};
-use crate::cpu::sums::column_sums;
+use crate::cpu::sums::{add, column_sums};
 use crate::matmul::matmul_plain;
-use crate::tape::{Kernel, apply, cpu_tensor, dims, numbers, tensor};
+use crate::tape::{Kernel, apply, cpu_tensor, dims, numbers, optional, tensor};
 
 /// How a weight matrix is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,38 +51,25 @@ struct Linear {
 }
 
 impl Linear {
-    fn product(
-        &self,
-        x: &FlexTensor,
-        weight: &FlexTensor,
-        bias: Option<&FlexTensor>,
-        residual: Option<&FlexTensor>,
-    ) -> FlexTensor {
+    /// A bias or residual without numbers is none.
+    fn product(&self, x: &FlexTensor, weight: &FlexTensor, bias: &FlexTensor, residual: &FlexTensor) -> FlexTensor {
         let (k, n) = self.layout.sizes(weight);
         let mut shape = dims(x);
         let rows: usize = shape[..shape.len() - 1].iter().product();
         let x = View::rows(numbers(x), k);
-        let (bias, residual) = (bias.map(numbers), residual.map(numbers));
+        let (bias, residual) = (numbers(bias), numbers(residual));
         let out = matmul_new([rows, n, k], x, self.layout.view(weight), How::all(self.precision), |i, first, row| {
-            if let Some(bias) = bias {
-                for (y, b) in row.iter_mut().zip(&bias[first..]) {
-                    *y += b;
-                }
+            if !bias.is_empty() {
+                add(row, &bias[first..]);
             }
-            if let Some(residual) = residual {
-                for (y, r) in row.iter_mut().zip(&residual[i * n + first..]) {
-                    *y += r;
-                }
+            if !residual.is_empty() {
+                add(row, &residual[i * n + first..]);
             }
         });
         if let Some(last) = shape.last_mut() {
             *last = n;
         }
         tensor(&shape, out)
-    }
-
-    fn keep(&self, x: FlexTensor, weight: FlexTensor) -> Saved {
-        (dims(&x), Kept::new(x, self.precision), weight)
     }
 
     fn gradients(&self, (shape, x, weight): Saved, grad: &FlexTensor, needs: [bool; 3]) -> [Option<FlexTensor>; 3] {
@@ -110,74 +97,21 @@ impl Linear {
 /// The shape of the input, the input, the weight.
 type Saved = (Vec<usize>, Kept, FlexTensor);
 
-impl Kernel<2> for Linear {
-    type Saved = Saved;
-
-    fn forward(&self, [x, weight]: [FlexTensor; 2]) -> (FlexTensor, Saved) {
-        (self.product(&x, &weight, None, None), self.keep(x, weight))
-    }
-
-    fn value(&self, [x, weight]: [FlexTensor; 2]) -> FlexTensor {
-        self.product(&x, &weight, None, None)
-    }
-
-    fn backward(&self, saved: Saved, grad: FlexTensor, needs: [bool; 2]) -> [Option<FlexTensor>; 2] {
-        let [dx, dw, _] = self.gradients(saved, &grad, [needs[0], needs[1], false]);
-        [dx, dw]
-    }
-}
-
-impl Kernel<3> for Linear {
-    type Saved = Saved;
-
-    fn forward(&self, [x, weight, bias]: [FlexTensor; 3]) -> (FlexTensor, Saved) {
-        (self.product(&x, &weight, Some(&bias), None), self.keep(x, weight))
-    }
-
-    fn value(&self, [x, weight, bias]: [FlexTensor; 3]) -> FlexTensor {
-        self.product(&x, &weight, Some(&bias), None)
-    }
-
-    fn backward(&self, saved: Saved, grad: FlexTensor, needs: [bool; 3]) -> [Option<FlexTensor>; 3] {
-        self.gradients(saved, &grad, needs)
-    }
-}
-
-/// A linear map whose last input is added to it.
-#[derive(Debug, Clone)]
-struct LinearAdd(Linear);
-
-impl Kernel<3> for LinearAdd {
-    type Saved = Saved;
-
-    fn forward(&self, [x, weight, residual]: [FlexTensor; 3]) -> (FlexTensor, Saved) {
-        (self.0.product(&x, &weight, None, Some(&residual)), self.0.keep(x, weight))
-    }
-
-    fn value(&self, [x, weight, residual]: [FlexTensor; 3]) -> FlexTensor {
-        self.0.product(&x, &weight, None, Some(&residual))
-    }
-
-    fn backward(&self, saved: Saved, grad: FlexTensor, needs: [bool; 3]) -> [Option<FlexTensor>; 3] {
-        let [dx, dw, _] = self.0.gradients(saved, &grad, [needs[0], needs[1], false]);
-        [dx, dw, Some(grad)]
-    }
-}
-
-impl Kernel<4> for LinearAdd {
+impl Kernel<4> for Linear {
     type Saved = Saved;
 
     fn forward(&self, [x, weight, bias, residual]: [FlexTensor; 4]) -> (FlexTensor, Saved) {
-        (self.0.product(&x, &weight, Some(&bias), Some(&residual)), self.0.keep(x, weight))
+        let out = self.product(&x, &weight, &bias, &residual);
+        (out, (dims(&x), Kept::new(x, self.precision), weight))
     }
 
     fn value(&self, [x, weight, bias, residual]: [FlexTensor; 4]) -> FlexTensor {
-        self.0.product(&x, &weight, Some(&bias), Some(&residual))
+        self.product(&x, &weight, &bias, &residual)
     }
 
     fn backward(&self, saved: Saved, grad: FlexTensor, needs: [bool; 4]) -> [Option<FlexTensor>; 4] {
-        let [dx, dw, db] = self.0.gradients(saved, &grad, [needs[0], needs[1], needs[2]]);
-        [dx, dw, db, Some(grad)]
+        let [dx, dw, db] = self.gradients(saved, &grad, [needs[0], needs[1], needs[2]]);
+        [dx, dw, db, needs[3].then_some(grad)]
     }
 }
 
@@ -188,6 +122,18 @@ fn check<const D: usize>(x: &Tensor<D>, weight: &Tensor<2>, layout: Layout) -> u
     };
     assert_eq!(x.dims()[D - 1], inputs, "linear: {:?} does not fit weight {:?}", x.dims(), weight.dims());
     outputs
+}
+
+/// The kernel; nothing where a tensor does not live on the CPU.
+fn fused<const D: usize>(
+    x: &Tensor<D>,
+    weight: &Tensor<2>,
+    bias: Option<Tensor<1>>,
+    residual: Option<Tensor<D>>,
+    layout: Layout,
+) -> Option<Tensor<D>> {
+    let kernel = Linear { layout, precision: Precision::current() };
+    apply(kernel, [cpu_tensor(x.clone()), cpu_tensor(weight.clone()), optional(bias), optional(residual)])
 }
 
 /// `linear` plus `residual` `[.., N]`.
@@ -207,12 +153,7 @@ pub fn linear_add<const D: usize>(
         "linear: the residual {:?} does not fit",
         residual.dims()
     );
-    let kernel = LinearAdd(Linear { layout, precision: Precision::current() });
-    let [a, w, r] = [cpu_tensor(x.clone()), cpu_tensor(weight.clone()), cpu_tensor(residual.clone())];
-    let fused = match &bias {
-        None => apply::<_, 3, D>(kernel, [a, w, r]),
-        Some(bias) => apply::<_, 4, D>(kernel, [a, w, cpu_tensor(bias.clone()), r]),
-    };
+    let fused = fused(&x, &weight, bias.clone(), Some(residual.clone()), layout);
     fused.unwrap_or_else(|| linear_plain(x, weight, bias, layout) + residual)
 }
 
@@ -222,13 +163,7 @@ pub fn linear_add<const D: usize>(
 /// When the sizes do not fit; models check their shapes when they are built or loaded.
 pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>, layout: Layout) -> Tensor<D> {
     check(&x, &weight, layout);
-    let kernel = Linear { layout, precision: Precision::current() };
-    let fused = match &bias {
-        None => apply::<_, 2, D>(kernel, [cpu_tensor(x.clone()), cpu_tensor(weight.clone())]),
-        Some(bias) => {
-            apply::<_, 3, D>(kernel, [cpu_tensor(x.clone()), cpu_tensor(weight.clone()), cpu_tensor(bias.clone())])
-        }
-    };
+    let fused = fused(&x, &weight, bias.clone(), None, layout);
     fused.unwrap_or_else(|| linear_plain(x, weight, bias, layout))
 }
 

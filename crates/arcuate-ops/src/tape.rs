@@ -68,6 +68,14 @@ pub(crate) fn cpu_tensor<const D: usize>(x: Tensor<D>) -> Option<CpuTensor> {
     }
 }
 
+/// The same of an input that may not be there; an empty tensor, which needs no gradient, stands for it.
+pub(crate) fn optional<const D: usize>(x: Option<Tensor<D>>) -> Option<CpuTensor> {
+    match x {
+        Some(x) => cpu_tensor(x),
+        None => Some(CpuTensor::Plain(tensor(&[0], Vec::new()))),
+    }
+}
+
 /// Whether operations on a tensor are kernels of ours and will have a backward pass: training on the CPU.
 pub fn is_trained_by_kernels<const D: usize>(x: &Tensor<D>) -> bool {
     matches!(cpu_tensor(x.clone()), Some(CpuTensor::Tracked(_)))

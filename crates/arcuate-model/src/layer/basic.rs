@@ -37,24 +37,27 @@ impl Linear {
         if self.transposed { Layout::InOut } else { Layout::OutIn }
     }
 
-    /// The map as a part of a feed-forward layer.
+    /// Weight and bias.
     pub(crate) fn parts(&self) -> Map {
         Map { weight: self.weight.val(), bias: self.bias.as_ref().map(|b| b.val()) }
     }
 
     pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        linear(x, self.weight.val(), self.bias.as_ref().map(|b| b.val()), self.layout())
+        let Map { weight, bias } = self.parts();
+        linear(x, weight, bias, self.layout())
     }
 
     /// The map of `x` plus `residual`.
     pub(crate) fn forward_add<const D: usize>(&self, x: Tensor<D>, residual: Tensor<D>) -> Tensor<D> {
-        linear_add(x, self.weight.val(), self.bias.as_ref().map(|b| b.val()), residual, self.layout())
+        let Map { weight, bias } = self.parts();
+        linear_add(x, weight, bias, residual, self.layout())
     }
 
     /// The map as the last of a network; its weight is [out, in].
     pub(crate) fn output(&self, hidden: Tensor<2>) -> Output {
         debug_assert!(!self.transposed, "no architecture ends with a weight [in, out]");
-        Output::new(hidden, self.weight.val(), self.bias.as_ref().map(|b| b.val()))
+        let Map { weight, bias } = self.parts();
+        Output::new(hidden, weight, bias)
     }
 }
 

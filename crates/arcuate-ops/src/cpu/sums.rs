@@ -2,6 +2,17 @@
 
 use rayon::prelude::*;
 
+use super::simd::simd;
+
+simd! {
+    /// `x += y`
+    pub(crate) fn add(x: &mut [f32], y: &[f32]) {
+        for (x, y) in x.iter_mut().zip(y) {
+            *x += y;
+        }
+    }
+}
+
 /// Sums over rows of a row-major matrix, in an order that no number of threads changes.
 pub(crate) fn column_sums(x: &[f32], columns: usize) -> Vec<f32> {
     const ROWS: usize = 128;
@@ -10,9 +21,7 @@ pub(crate) fn column_sums(x: &[f32], columns: usize) -> Vec<f32> {
         .map(|rows| {
             let mut sum = vec![0f32; columns];
             for row in rows.chunks_exact(columns) {
-                for (s, x) in sum.iter_mut().zip(row) {
-                    *s += x;
-                }
+                add(&mut sum, row);
             }
             sum
         })
@@ -25,9 +34,7 @@ pub(crate) fn add_in_order(parts: Vec<Vec<f32>>, len: usize) -> Vec<f32> {
     let mut parts = parts.into_iter();
     let mut total = parts.next().unwrap_or_else(|| vec![0.0; len]);
     for part in parts {
-        for (t, x) in total.iter_mut().zip(&part) {
-            *t += x;
-        }
+        add(&mut total, &part);
     }
     total
 }
