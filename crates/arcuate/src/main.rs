@@ -9,6 +9,7 @@ mod pipeline;
 mod processor;
 mod session;
 mod signals;
+mod study;
 mod terminal;
 mod threads;
 

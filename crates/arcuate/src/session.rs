@@ -9,7 +9,7 @@ use arcuate_eval::{HeldOutOptions, HeldOutResult, RowResult};
 use arcuate_model::{Adoption, Input, Network};
 use arcuate_objective::{Objective, ObjectiveConfig};
 use arcuate_recipe::{Loaded, Recipe, build};
-use arcuate_record::{EventWriter, Index, MetricsWriter, Record, RunDir, State};
+use arcuate_record::{Cost, EventWriter, Index, MetricsWriter, Record, RunDir, State};
 use arcuate_text::Tokenizer;
 use arcuate_train::{Checkpoint, Evaluation, HookError, Hooks, LoopState, StepReport, StopFlag};
 
@@ -116,6 +116,7 @@ fn inside(loaded: &Loaded<Recipe>, folder: &mut RunDir, resolved: &str, options:
         }
     })?;
     hooks.live.finish();
+    save_cost(recipe, &outcome, hooks.folder.path())?;
     let wait = outcome.data_wait_seconds;
     let seconds = begun.elapsed().as_secs_f64();
     drop(hooks);
@@ -132,6 +133,20 @@ fn inside(loaded: &Loaded<Recipe>, folder: &mut RunDir, resolved: &str, options:
         json: options.json,
     };
     crate::closing::close(&closing, folder, &options.stop)
+}
+
+/// What the training took, for comparisons.
+fn save_cost(recipe: &Recipe, outcome: &arcuate_train::Outcome, folder: &Path) -> Result<()> {
+    let plan = arcuate_recipe::plan::plan(recipe, &outcome.network.architecture(), 0, |_| Vec::new());
+    let state = &outcome.state;
+    let cost = Cost {
+        steps: state.step,
+        tokens: state.tokens,
+        flops: plan.flops_per_token * state.tokens as f64,
+        seconds: state.train_seconds,
+        peak_memory_bytes: memory::peak(),
+    };
+    Ok(cost.save(folder)?)
 }
 
 /// Tokenizer, corpus and objective, with progress bars over what takes time.
