@@ -420,7 +420,7 @@ fn decision(study: &Study, found: &mut Vec<Finding>) {
     let (decision, num) = (&study.decision, study.seeds.len() as u64);
     let alpha = 1.0 - decision.confidence;
     let least = 2.0 * even_binomial_cdf(0, num);
-    if decision.test == TestKind::Sign && least >= alpha {
+    if decision.test == TestKind::Sign && num > 1 && least >= alpha {
         let needed = (1..200).find(|seeds| 2.0 * even_binomial_cdf(0, *seeds) < alpha);
         let needed = needed.map_or_else(String::new, |seeds| format!("give at least {seeds} seeds, or "));
         let message = format!("with {num} seeds the sign test never goes below p = {least:.3}, so nothing can be held");

@@ -245,6 +245,14 @@ fn run_name(step: &str, seed: Option<u64>, member: Option<u64>) -> String {
     format!("{step}{seed}{member}")
 }
 
+/// A tokenizer that is handed over takes the place of whatever tokenizer the recipe would train.
+fn handed_override(key: &str, path: &str) -> String {
+    match key {
+        "tokenizer.file.path" => written("tokenizer", &format!("{{ file = {{ path = {} }} }}", crate::text::string(path))),
+        _ => string_override(key, path),
+    }
+}
+
 /// A key path with the least quoting; names of arguments stay as they are.
 fn normal(path: &str) -> String {
     if path.starts_with('-') { path.to_owned() } else { path_of(&split_path(path)) }
@@ -275,7 +283,7 @@ impl StudyRun {
             self.changes.iter().map(|change| Override { origin: origin(&change.key_path), text: change.text.clone() });
         let handed = self.handed(folder).into_iter().zip(&self.hand_over).map(|((key, path), (_, reference))| Override {
             origin: origin(&reference.key_path),
-            text: string_override(&key, &path.display().to_string()),
+            text: handed_override(&key, &path.display().to_string()),
         });
         changes.chain(handed).collect()
     }

@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn every_effect_has_a_point_an_interval_and_its_values() {
         let svg = plot().to_svg();
-        assert_eq!((svg.matches("dot s0").count(), svg.matches("dot s5").count()), (2 + 1, 4 + 1));
+        assert_eq!((svg.matches("dot s0").count(), svg.matches("dot s5").count()), (2, 4));
         assert_eq!(svg.matches("\"line s0\"").count(), 6);
         assert!(svg.contains("a &amp; b") && svg.contains("Effects &lt;all&gt;") && !svg.contains("<all>"));
     }

@@ -26,6 +26,11 @@ pub fn t_cdf(t: f64, freedom: f64) -> f64 {
     if t.is_infinite() {
         return if t > 0.0 { 1.0 } else { 0.0 };
     }
+    if t * t < freedom {
+        // Near the middle, one minus almost one would lose half of the digits.
+        let from_middle = 0.5 * beta_share(t * t / (freedom + t * t), 0.5, freedom / 2.0);
+        return 0.5 + if t > 0.0 { from_middle } else { -from_middle };
+    }
     let tail = 0.5 * beta_share(freedom / (freedom + t * t), freedom / 2.0, 0.5);
     if t > 0.0 { 1.0 - tail } else { tail }
 }

@@ -155,7 +155,7 @@ fn a_run_takes_from_the_run_of_its_seed() {
             "batch.accumulate_steps=1",
             "batch.microbatch=4",
             "init_from=\"runs/help/pretrain/checkpoints/best\"",
-            "tokenizer.file.path=\"runs/help/pretrain/checkpoints/best\"",
+            "tokenizer={ file = { path = \"runs/help/pretrain/checkpoints/best\" } }",
         ]
     );
     let origin = &tune.overrides(Path::new("r"), &study.source)[3].origin;
