@@ -331,7 +331,8 @@ mod tests {
     #[test]
     fn the_tables_of_studies_are_covered() {
         let page = study_page(&arcuate_recipe::study_schema());
-        for text in ["`[[arm]]`", "`[[arm.step]]`", "`[decision]`", "`[budget.free]`", "`[[contrast]]`", "`[[paper]]`"] {
+        for text in ["`[[arm]]`", "`[[arm.step]]`", "`[decision]`", "`[budget.free]`", "`[[contrast]]`", "`[[paper]]`"]
+        {
             assert!(page.contains(text), "{text}");
         }
     }

@@ -29,13 +29,18 @@ pub fn committee(members: &[Vec<ClassLogits>], mean: CommitteeMean) -> Result<Ve
             own.label == other.label && own.logits.len() == other.logits.len()
         };
         if member.len() != first.len() || !member.iter().zip(first).all(is_same) {
-            let message =
-                format!("member {} of the committee has seen other documents or has other classes than member 1", number + 1);
+            let message = format!(
+                "member {} of the committee has seen other documents or has other classes than member 1",
+                number + 1
+            );
             return Err(Error::Unsupported(message));
         }
         if let Some(twin) = members[..number].iter().position(|other| other == member).filter(|_| !first.is_empty()) {
-            let message =
-                format!("members {} and {} of the committee are the same model; train them with different seeds", twin + 1, number + 1);
+            let message = format!(
+                "members {} and {} of the committee are the same model; train them with different seeds",
+                twin + 1,
+                number + 1
+            );
             return Err(Error::Unsupported(message));
         }
     }

@@ -22,7 +22,8 @@ mod testing;
 
 pub use causal::causal_rows;
 pub use classification::{
-    ClassLogits, ClassScores, ClassificationResult, Classified, class_logits, classify, classify_file, labelled_documents,
+    ClassLogits, ClassScores, ClassificationResult, Classified, class_logits, classify, classify_file,
+    labelled_documents,
 };
 pub use committee::{CommitteeMean, committee};
 pub use config::EvaluationConfig;

@@ -116,7 +116,7 @@ pub enum BudgetConfig {
     Free(FreeBudget),
 }
 
-/// `[budget.steps]` or `[budget.tokens]`.
+/// The same number for all arms; refused by the check if it is not.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SameBudget {

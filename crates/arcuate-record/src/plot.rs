@@ -171,8 +171,11 @@ mod tests {
     fn a_band_is_drawn_and_counts_for_the_axis() {
         let line = Series::new("a", vec![(0.0, 1.0), (1.0, 1.0)]);
         let plain = Chart::new("", vec![line.clone()]).to_svg();
-        let banded = Chart::new("", vec![line.band(vec![(0.0, -5.0, 9.0), (1.0, f64::NAN, 2.0), (2.0, 0.0, 3.0)])]).to_svg();
-        assert!(!plain.contains("<polygon") && banded.contains("<polygon class=\"band s0\"") && !banded.contains("NaN"));
+        let banded =
+            Chart::new("", vec![line.band(vec![(0.0, -5.0, 9.0), (1.0, f64::NAN, 2.0), (2.0, 0.0, 3.0)])]).to_svg();
+        assert!(
+            !plain.contains("<polygon") && banded.contains("<polygon class=\"band s0\"") && !banded.contains("NaN")
+        );
         assert!(!plain.contains(">-5<") && banded.contains(">-5<"), "{banded}");
     }
 

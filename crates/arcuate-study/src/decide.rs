@@ -138,9 +138,7 @@ fn numbers(
     let p_value = match contrast.expected {
         Expected::Better | Expected::Worse => test(0.0).map(|test| test.p_value),
         Expected::NotWorse => test(-margin).map(|test| test.p_value),
-        Expected::Equal => {
-            test(-margin).zip(test(margin)).map(|(above, below)| above.p_value.max(below.p_value))
-        }
+        Expected::Equal => test(-margin).zip(test(margin)).map(|(above, below)| above.p_value.max(below.p_value)),
     };
     let agrees = |x: &&f64| match contrast.expected {
         Expected::Better | Expected::Worse => **x > 0.0,

@@ -174,7 +174,8 @@ beside = "gain"
         let runs = study.runs();
         let missing = measure(&runs[3], folder.path(), &study.metric).expect("reads");
         assert_eq!((missing.state, missing.value, missing.cost.steps), (None, None, 0));
-        let status = r#"{"state": "failed", "step": 2, "last_error": "no data", "pid": 1, "started": "", "updated": ""}"#;
+        let status =
+            r#"{"state": "failed", "step": 2, "last_error": "no data", "pid": 1, "started": "", "updated": ""}"#;
         std::fs::write(folder.path().join("scratch-seed1/status.json"), status).expect("writable");
         let failed = measure(&runs[1], folder.path(), &study.metric).expect("reads");
         assert_eq!((failed.value, failed.error.as_deref()), (None, Some("no data")));

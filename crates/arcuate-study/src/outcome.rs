@@ -113,8 +113,7 @@ fn changed_rules(study: &Study, folder: &Path) -> Vec<String> {
 /// Sums up what lies in the folder of the study, finished or not.
 pub fn outcome(study: &Study, folder: &Path, facts: Facts) -> Result<StudyOutcome> {
     let runs = study.runs();
-    let measured: Vec<Measured> =
-        runs.iter().map(|run| measure(run, folder, &study.metric)).collect::<Result<_>>()?;
+    let measured: Vec<Measured> = runs.iter().map(|run| measure(run, folder, &study.metric)).collect::<Result<_>>()?;
     let mut values: BTreeMap<String, BTreeMap<u64, f64>> = BTreeMap::new();
     for run in &measured {
         if let (Some(arm), Some(seed), Some(value)) = (&run.arm, run.seed, run.value) {
@@ -140,15 +139,15 @@ pub fn outcome(study: &Study, folder: &Path, facts: Facts) -> Result<StudyOutcom
         })
         .collect();
     let blocked = unequal_seconds(study, &measured);
-    let contrasts =
-        decide(&study.contrast, &study.metric, &study.decision, &study.seeds, &values, blocked.as_deref());
+    let contrasts = decide(&study.contrast, &study.metric, &study.decision, &study.seeds, &values, blocked.as_deref());
     let (verdict, reason) = overall(&contrasts);
     let sum = |wanted: &dyn Fn(&Measured) -> bool| {
         let mut sum = Cost::default();
         measured.iter().filter(|run| wanted(run)).for_each(|run| sum += run.cost);
         sum
     };
-    let shared = study.shared.iter().map(|step| (step.name.clone(), sum(&|run| run.arm.is_none() && run.step == step.name)));
+    let shared =
+        study.shared.iter().map(|step| (step.name.clone(), sum(&|run| run.arm.is_none() && run.step == step.name)));
     Ok(StudyOutcome {
         name: study.name.clone(),
         claim: study.claim.clone(),
@@ -290,10 +289,8 @@ pub(crate) mod tests {
     fn time_that_differs_too_much_decides_nothing() {
         let (folder, _) = done();
         let mut study = study().value;
-        let budget = arcuate_recipe::study::SecondsBudget {
-            of: arcuate_recipe::study::BudgetScope::All,
-            tolerance: 0.1,
-        };
+        let budget =
+            arcuate_recipe::study::SecondsBudget { of: arcuate_recipe::study::BudgetScope::All, tolerance: 0.1 };
         study.budget = BudgetConfig::Seconds(budget);
         // Both arms take six seconds: what is handed over as data was not trained on `base` by a training step.
         let equal = outcome(&study, folder.path(), Facts::new()).expect("reads");

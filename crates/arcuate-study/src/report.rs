@@ -127,13 +127,20 @@ fn page(outcome: &StudyOutcome, sections: &[(&str, Part)]) -> Report {
     if let Some(published) = &outcome.published {
         subtitle += &format!(" · {published}");
     }
-    let mut report = Report::new(&format!("{}: {}", outcome.name, outcome.claim)).subtitle(&subtitle).verdict(tone, &verdict(outcome));
+    let mut report = Report::new(&format!("{}: {}", outcome.name, outcome.claim))
+        .subtitle(&subtitle)
+        .verdict(tone, &verdict(outcome));
     for contrast in outcome.contrasts.iter().take(4) {
-        let note = format!("{}, {} of {} seeds agree", contrast.verdict.words(), contrast.num_signs, contrast.seeds.len());
+        let note =
+            format!("{}, {} of {} seeds agree", contrast.verdict.words(), contrast.num_signs, contrast.seeds.len());
         report = report.tile(&contrast.name, &contrast.mean.map_or_else(|| "-".to_owned(), signed), &note);
     }
     report = report
-        .tile("runs", &format!("{} of {}", outcome.num_done, outcome.num_runs), &format!("{} seeds", outcome.seeds.len()))
+        .tile(
+            "runs",
+            &format!("{} of {}", outcome.num_done, outcome.num_runs),
+            &format!("{} seeds", outcome.seeds.len()),
+        )
         .tile("tokens", &format_count(outcome.total.tokens), "of all runs")
         .tile("time", &format_duration(outcome.total.seconds), "of all runs, one after the other");
     for (heading, part) in sections {
@@ -224,13 +231,15 @@ fn arms(study: &Study, outcome: &StudyOutcome) -> Table {
         study.decision.interval.words()
     ));
     outcome.arms.iter().fold(table, |table, arm| {
-        let values = outcome.seeds.iter().map(|seed| arm.values.get(seed).map_or_else(|| "-".to_owned(), |v| format_number(*v)));
+        let values =
+            outcome.seeds.iter().map(|seed| arm.values.get(seed).map_or_else(|| "-".to_owned(), |v| format_number(*v)));
         table.row(vec![
             arm.name.clone(),
             arm.words.clone(),
             arm.values.len().to_string(),
             arm.mean.map_or_else(|| "-".to_owned(), format_number),
-            arm.interval.map_or_else(|| "-".to_owned(), |i| format!("{} to {}", format_number(i.low), format_number(i.high))),
+            arm.interval
+                .map_or_else(|| "-".to_owned(), |i| format!("{} to {}", format_number(i.low), format_number(i.high))),
             values.collect::<Vec<_>>().join(", "),
         ])
     })
@@ -376,7 +385,8 @@ fn paper(outcome: &StudyOutcome) -> Table {
 
 fn ledger(outcome: &StudyOutcome) -> Table {
     let cells = |name: String, num: usize, own: &Cost, all: Option<&Cost>| {
-        let part = |cost: &Cost| [format_count(cost.tokens), format!("{:.2e}", cost.flops), format_duration(cost.seconds)];
+        let part =
+            |cost: &Cost| [format_count(cost.tokens), format!("{:.2e}", cost.flops), format_duration(cost.seconds)];
         let all = all.map_or_else(|| ["-", "-", "-"].map(str::to_owned), part);
         [vec![name, num.to_string()], part(own).to_vec(), all.to_vec()].concat()
     };
@@ -434,9 +444,10 @@ fn differences(study: &Study, outcome: &StudyOutcome, folder: &Path) -> Table {
     let table = Table::new(&headers).note("Of the last step of each arm, first seed; every other key is the same.");
     let wanted = recipe_differences(&texts).into_iter().filter(|difference| difference.key != "name");
     wanted.fold(table, |table, difference| {
-        let values = difference.values.into_iter().map(|value| {
-            value.map_or_else(|| "-".to_owned(), |value| value.chars().take(MAX_VALUE_CHARS).collect())
-        });
+        let values = difference
+            .values
+            .into_iter()
+            .map(|value| value.map_or_else(|| "-".to_owned(), |value| value.chars().take(MAX_VALUE_CHARS).collect()));
         table.row(std::iter::once(difference.key).chain(values).collect())
     })
 }
@@ -507,7 +518,10 @@ mod tests {
     #[test]
     fn bands_span_the_seeds() {
         let series = banded("a", &[&vec![(1.0, 2.0), (2.0, 4.0)], &vec![(1.0, 4.0), (2.0, f64::NAN)]]).expect("points");
-        assert_eq!((series.points, series.band), (vec![(1.0, 3.0), (2.0, 4.0)], vec![(1.0, 2.0, 4.0), (2.0, 4.0, 4.0)]));
+        assert_eq!(
+            (series.points, series.band),
+            (vec![(1.0, 3.0), (2.0, 4.0)], vec![(1.0, 2.0, 4.0), (2.0, 4.0, 4.0)])
+        );
         assert!(banded("a", &[&vec![(1.0, 2.0)]]).is_none());
     }
 }

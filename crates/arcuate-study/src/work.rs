@@ -120,7 +120,8 @@ mod tests {
 
     #[test]
     fn everything_is_wanted_unless_said_otherwise() {
-        let all = ["base", "scratch-seed1", "tuned-seed1", "scratch-seed2", "tuned-seed2", "scratch-seed3", "tuned-seed3"];
+        let all =
+            ["base", "scratch-seed1", "tuned-seed1", "scratch-seed2", "tuned-seed2", "scratch-seed3", "tuned-seed3"];
         assert_eq!(names(&Selection::default()), all);
     }
 
@@ -139,7 +140,8 @@ mod tests {
         let part = |index| names(&Selection { only: Vec::new(), shard: Some(Shard { index, count: 2 }) });
         let mut all: Vec<String> = part(1).into_iter().chain(part(2)).filter(|name| name != "base").collect();
         all.sort();
-        let mut expected: Vec<String> = names(&Selection::default()).into_iter().filter(|name| name != "base").collect();
+        let mut expected: Vec<String> =
+            names(&Selection::default()).into_iter().filter(|name| name != "base").collect();
         expected.sort();
         assert_eq!(all, expected);
     }

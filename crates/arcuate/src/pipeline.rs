@@ -45,4 +45,3 @@ pub(crate) fn move_aside(folder: &Path, inputs: &str) -> Result<Option<PathBuf>>
     std::fs::rename(folder, &aside).with_context(|| format!("cannot rename `{}`", folder.display()))?;
     Ok(Some(aside))
 }
-

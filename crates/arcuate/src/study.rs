@@ -63,7 +63,7 @@ pub(crate) fn run(study: &Loaded<Study>, how: &How) -> Result<()> {
     arcuate_study::freeze(&study.value, &folder)?;
     let text = crate::commands::read(&how.file)?;
     arcuate_record::write_atomic(&folder.join("study.toml"), text.as_bytes())?;
-    let failed = Running::new(study, how, &folder, &wanted).finish()?;
+    let (failed, is_over) = Running::new(study, how, &folder, &wanted).finish()?;
     let outcome = arcuate_study::outcome(&study.value, &folder, facts())?;
     arcuate_study::write_report(&study.value, &outcome, &folder)?;
     if how.json {
@@ -72,7 +72,7 @@ pub(crate) fn run(study: &Loaded<Study>, how: &How) -> Result<()> {
         terminal::result(&arcuate_study::table(&outcome));
         say("report", &folder.join("report.html").display().to_string());
     }
-    if how.stop.is_requested() {
+    if !is_over {
         let message = "the study was stopped; the same command goes on".to_owned();
         return Err(Coded { code: 75, message }.into());
     }
@@ -137,9 +137,10 @@ impl<'a> Running<'a> {
         Self { study, how, folder, wanted, places, elsewhere, children, failed, live }
     }
 
-    fn finish(mut self) -> Result<Vec<Failure>> {
+    /// Works until nothing is left, or until it is asked to stop. Returns the failures, and whether nothing is left.
+    fn finish(mut self) -> Result<(Vec<Failure>, bool)> {
         self.live.begin(self.wanted.len(), self.how.jobs);
-        loop {
+        let is_over = loop {
             if self.how.stop.is_requested() {
                 let is_now = self.how.stop.get() == StopRequest::Now;
                 self.children.iter_mut().for_each(|(_, child)| child.stop(is_now));
@@ -151,12 +152,12 @@ impl<'a> Running<'a> {
             let is_stopping = self.how.stop.is_requested();
             let is_over = self.places.values().all(|place| matches!(place, Place::Done | Place::Failed));
             if self.children.is_empty() && (is_over || is_stopping) {
-                break;
+                break is_over;
             }
             std::thread::sleep(PAUSE);
-        }
+        };
         self.live.end();
-        Ok(self.failed)
+        Ok((self.failed, is_over))
     }
 
     /// Starts what can be started, in the order of the list.
@@ -172,9 +173,11 @@ impl<'a> Running<'a> {
             let needs = |wanted: Place| run.needs.iter().any(|need| self.places.get(need.as_str()) == Some(&wanted));
             if needs(Place::Failed) {
                 self.places.insert(name, Place::Failed);
-                let why = "something that it needs failed".to_owned();
+                let cause = self.failed.iter().find(|failure| run.needs.contains(&failure.name));
+                let (code, why) =
+                    cause.map_or((1, String::new()), |cause| (cause.code, format!("`{}` failed", cause.name)));
                 self.live.event(run, "blocked", &why, self.how.json);
-                self.failed.push(Failure { name: name.to_owned(), why, code: 1 });
+                self.failed.push(Failure { name: name.to_owned(), why, code });
                 continue;
             }
             if needs(Place::Waiting) || needs(Place::Running) {
@@ -232,9 +235,8 @@ impl<'a> Running<'a> {
         self.places.insert(&run.name, Place::Done);
         let measured = arcuate_study::measure(run, self.folder, &self.study.value.metric).ok();
         let value = measured.as_ref().and_then(|measured| measured.value);
-        let text = value.map_or_else(String::new, |value| {
-            format!("{} {}", self.study.value.metric.name, format_number(value))
-        });
+        let text = value
+            .map_or_else(String::new, |value| format!("{} {}", self.study.value.metric.name, format_number(value)));
         self.live.event(run, word, &text, self.how.json);
     }
 }

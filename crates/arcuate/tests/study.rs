@@ -133,13 +133,21 @@ fn a_study_runs_to_its_report_and_a_second_time_does_nothing() {
         .output()
         .expect("it starts");
     assert!(compared.status.success() && text(&compared).contains("eval/bits_per_byte"), "{}", text(&compared));
+    let whole = Command::new(env!("CARGO_BIN_EXE_arcuate"))
+        .args(["runs", "compare", "small", "--json", "--runs-dir"])
+        .arg(folder.dir.path().join("runs"))
+        .output()
+        .expect("it starts");
+    let whole: Value = serde_json::from_slice(&whole.stdout).expect("JSON");
+    assert_eq!(whole["runs"].as_array().map(Vec::len), Some(7));
 }
 
 #[test]
 fn a_killed_study_goes_on_and_repeats_nothing() {
     let folder = Folder::new();
     let file = folder.file(|text| text);
-    let mut child = folder.command(&["run"], &file).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    let mut child =
+        folder.command(&["run"], &file).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
     for _ in 0..1200 {
         if folder.state("scratch-seed1").is_some() {
             break;
@@ -156,7 +164,13 @@ fn a_killed_study_goes_on_and_repeats_nothing() {
     assert!(output.status.success(), "{}", text(&output));
     assert_eq!(started("base"), before, "what was done is not touched");
     assert!(RUNS.iter().all(|run| folder.state(run).as_deref() == Some("done")));
-    assert!(std::fs::read_dir(folder.study()).expect("a folder").flatten().all(|entry| !entry.path().display().to_string().contains(".old-")));
+    assert!(
+        std::fs::read_dir(folder.study()).expect("a folder").flatten().all(|entry| !entry
+            .path()
+            .display()
+            .to_string()
+            .contains(".old-"))
+    );
 }
 
 #[test]
@@ -171,7 +185,11 @@ fn a_failing_arm_does_not_lose_the_others() {
     let file = folder.file(arms);
     let output = folder.run(&["run"], &file);
     assert_eq!(output.status.code(), Some(3), "{}", text(&output));
-    assert!(text(&output).contains("2 of 7 runs failed") && text(&output).contains("logs/scratch-seed1.log"), "{}", text(&output));
+    assert!(
+        text(&output).contains("2 of 7 runs failed") && text(&output).contains("logs/scratch-seed1.log"),
+        "{}",
+        text(&output)
+    );
     assert_eq!(folder.state("further.measure-seed2").as_deref(), Some("done"));
     assert_eq!(folder.results()["verdict"], "inconclusive");
     assert!(folder.results()["reason"].as_str().is_some_and(|reason| reason.contains("only 0 of 2 seeds")));
@@ -187,10 +205,9 @@ fn shards_and_arms_make_up_the_whole() {
     let rest = folder.run(&["run", "--only", "further"], &file);
     assert!(rest.status.success(), "{}", text(&rest));
     assert_eq!(folder.results()["num_done"], 7);
-    for (words, message) in [
-        (["run", "--shard", "3/2"], "is not a shard"),
-        (["run", "--only", "farther"], "there is no arm `farther`"),
-    ] {
+    for (words, message) in
+        [(["run", "--shard", "3/2"], "is not a shard"), (["run", "--only", "farther"], "there is no arm `farther`")]
+    {
         let output = folder.run(&words, &file);
         assert_eq!(output.status.code(), Some(2));
         assert!(text(&output).contains(message), "{}", text(&output));
@@ -209,12 +226,15 @@ fn a_check_costs_the_whole_and_names_every_mistake() {
     assert!(result["disk_bytes"].as_f64().is_some_and(|bytes| bytes > 1e5), "{result}");
     assert!(!folder.study().exists(), "a check makes no run");
     let wrong = folder.file(|text| {
-        text.replace("against = \"scratch\"", "against = \"scrach\"").replace("[1, 2]", "[1]").replace("init_from = \"base\"", "init_from = \"bse\"")
+        text.replace("against = \"scratch\"", "against = \"scrach\"")
+            .replace("[1, 2]", "[1]")
+            .replace("init_from = \"base\"", "init_from = \"bse\"")
     });
     for command in ["check", "run"] {
         let output = folder.run(&[command], &wrong);
         assert_eq!(output.status.code(), Some(2));
-        for message in ["did you mean `scratch`?", "1 seed cannot show", "there is no step `bse`", "small.study.toml:"] {
+        for message in ["did you mean `scratch`?", "1 seed cannot show", "there is no step `bse`", "small.study.toml:"]
+        {
             assert!(text(&output).contains(message), "{message}: {}", text(&output));
         }
     }

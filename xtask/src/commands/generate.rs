@@ -54,10 +54,7 @@ pub fn files_from_types() -> Vec<(PathBuf, String)> {
         PathBuf::from("docs/reference/recipe.md"),
         recipe_page(&arcuate_recipe::recipe_schema(), &arcuate_recipe::pipeline_schema()),
     ));
-    files.push((
-        PathBuf::from("docs/reference/study.md"),
-        study_page(&arcuate_recipe::study_schema()),
-    ));
+    files.push((PathBuf::from("docs/reference/study.md"), study_page(&arcuate_recipe::study_schema())));
     files
 }
 

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use arcuate_recipe::{
-    RecipeFile, Work, check_recipe, check_steps, check_whole_study, load_file, parse_pipeline, parse_recipe, parse_study,
+    RecipeFile, Work, check_recipe, check_steps, check_whole_study, load_file, parse_pipeline, parse_recipe,
+    parse_study,
 };
 use xtask::workspace::{recipe_files, relative, root};
 
@@ -21,10 +22,12 @@ fn every_recipe_loads_and_passes_the_check() {
             Ok(RecipeFile::Pipeline(pipeline)) => {
                 steps.extend(pipeline.value.step.into_iter().map(|step| step.recipe.display().to_string()));
             }
-            Ok(RecipeFile::Study(study)) => steps.extend(study.value.runs().into_iter().filter_map(|run| match run.work {
-                Work::Train(recipe) => Some(recipe.display().to_string()),
-                Work::Eval(..) | Work::Command(_) => None,
-            })),
+            Ok(RecipeFile::Study(study)) => {
+                steps.extend(study.value.runs().into_iter().filter_map(|run| match run.work {
+                    Work::Train(recipe) => Some(recipe.display().to_string()),
+                    Work::Eval(..) | Work::Command(_) => None,
+                }))
+            }
             Ok(RecipeFile::Recipe(_)) | Err(_) => {}
         }
     }

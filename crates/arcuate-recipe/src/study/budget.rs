@@ -78,8 +78,10 @@ pub(super) fn check_budget(study: &Study, runs: &Runs) -> Vec<Finding> {
     if amounts.len() < 2 {
         return Vec::new();
     }
-    let parts: Vec<String> =
-        amounts.iter().map(|(amount, arms)| format!("{amount} for {}", crate::text::all_of(arms.iter().copied()))).collect();
+    let parts: Vec<String> = amounts
+        .iter()
+        .map(|(amount, arms)| format!("{amount} for {}", crate::text::all_of(arms.iter().copied())))
+        .collect();
     let message = format!("the arms do not have the same {key}: {}", parts.join(", "));
     let help = "make them equal, count other trainings with `of`, or say why in `[budget.free]`";
     vec![Finding::error("study::unequal-budgets", format!("budget.{key}"), message).help(help)]

@@ -267,9 +267,7 @@ fn evaluation(study: &Study, all: &[Placed], placed: &Placed, eval: &EvalStepCon
         && !Path::new(file).is_file()
     {
         let message = format!("`{}` does not exist", shown(file));
-        found.push(
-            Finding::error("recipe::unreadable", at("task"), message).help(missing_file(Path::new(file))),
-        );
+        found.push(Finding::error("recipe::unreadable", at("task"), message).help(missing_file(Path::new(file))));
     }
     let members = eval.models.iter().filter_map(|name| study.find(all, placed, name));
     let num: u64 = members.map(|step| step.step.members.max(1)).sum();
@@ -300,10 +298,12 @@ fn command(placed: &Placed, found: &mut Vec<Finding>) {
     let output = command.output.keys().map(|key| (key, "command.output"));
     for (key, table) in from.chain(output).filter(|(key, _)| !is_argument(key)) {
         let message = format!("no argument of the command is `{}`", shown(key));
-        found.push(Finding::error("study::no-use", at(table), message).help("write it into `args` where the path goes"));
+        found
+            .push(Finding::error("study::no-use", at(table), message).help("write it into `args` where the path goes"));
     }
     for file in command.output.values() {
-        let is_plain = !file.is_empty() && !file.starts_with('/') && file.split('/').all(|part| part != ".." && !part.is_empty());
+        let is_plain =
+            !file.is_empty() && !file.starts_with('/') && file.split('/').all(|part| part != ".." && !part.is_empty());
         if !is_plain || ["recipe.toml", "status.json", "lock"].contains(&file.as_str()) {
             let message = format!("`{}` is not a file name for the folder of the step", shown(file));
             found.push(Finding::error("study::bad-file", at("command.output"), message).help("use a plain file name"));
@@ -326,12 +326,15 @@ fn references(study: &Study, all: &[Placed], placed: &Placed, found: &mut Vec<Fi
             continue;
         };
         if other.is_seeded() && !placed.is_seeded() {
-            let message = format!("`{}` has a result per seed, so it is not clear which one to take", shown(&other.name));
+            let message =
+                format!("`{}` has a result per seed, so it is not clear which one to take", shown(&other.name));
             let help = format!("add `per_seed = true` to `{}`", shown(&placed.name));
             found.push(Finding::error("study::which-seed", at, message).help(help));
         } else if placed.step.eval.is_none() && other.step.members > 1 && other.step.members != placed.step.members {
-            let message =
-                format!("`{}` has {} members and `{}` has {}", other.name, other.step.members, placed.name, placed.step.members);
+            let message = format!(
+                "`{}` has {} members and `{}` has {}",
+                other.name, other.step.members, placed.name, placed.step.members
+            );
             let help = "give both as many members, or take from an `eval`";
             found.push(Finding::error("study::which-member", at, message).help(help));
         } else if !at.contains(".from.") && other.step.recipe.is_none() {
@@ -399,7 +402,9 @@ fn contrasts(study: &Study, found: &mut Vec<Finding>) {
                 let sum: f64 = contrast.weights.values().sum();
                 if sum.abs() > 1e-9 || contrast.weights.values().all(|weight| *weight == 0.0) {
                     let message = format!("the weights add up to {sum}, so the effect is not a difference");
-                    found.push(Finding::error("study::bad-weights", at("weights"), message).help("make them add up to 0"));
+                    found.push(
+                        Finding::error("study::bad-weights", at("weights"), message).help("make them add up to 0"),
+                    );
                 }
             }
             _ => {
@@ -508,8 +513,8 @@ fn check_metric(study: &Study, runs: &[(StudyRun, Option<Loaded<Recipe>>)]) -> V
         if names.iter().any(|name| name == wanted) {
             continue;
         }
-        let no_evaluation = wanted.starts_with("eval/")
-            && recipe.as_ref().is_some_and(|recipe| recipe.value.evaluation.is_none());
+        let no_evaluation =
+            wanted.starts_with("eval/") && recipe.as_ref().is_some_and(|recipe| recipe.value.evaluation.is_none());
         let help = if no_evaluation {
             "its recipe has no `[evaluation]`".to_owned()
         } else {

@@ -160,8 +160,7 @@ impl Study {
 
     fn runs_of(&self, all: &[Placed], placed: &Placed, seed: Option<u64>) -> Vec<StudyRun> {
         let members = placed.step.members.max(1);
-        let numbers: Vec<Option<u64>> =
-            if members == 1 { vec![None] } else { (1..=members).map(Some).collect() };
+        let numbers: Vec<Option<u64>> = if members == 1 { vec![None] } else { (1..=members).map(Some).collect() };
         numbers.into_iter().filter_map(|member| self.run_of(all, placed, seed, member)).collect()
     }
 
@@ -248,7 +247,9 @@ fn run_name(step: &str, seed: Option<u64>, member: Option<u64>) -> String {
 /// A tokenizer that is handed over takes the place of whatever tokenizer the recipe would train.
 fn handed_override(key: &str, path: &str) -> String {
     match key {
-        "tokenizer.file.path" => written("tokenizer", &format!("{{ file = {{ path = {} }} }}", crate::text::string(path))),
+        "tokenizer.file.path" => {
+            written("tokenizer", &format!("{{ file = {{ path = {} }} }}", crate::text::string(path)))
+        }
         _ => string_override(key, path),
     }
 }
@@ -281,9 +282,8 @@ impl StudyRun {
         let origin = |key_path: &str| format!("{} ({})", source.origin(key_path), self.step);
         let changes =
             self.changes.iter().map(|change| Override { origin: origin(&change.key_path), text: change.text.clone() });
-        let handed = self.handed(folder).into_iter().zip(&self.hand_over).map(|((key, path), (_, reference))| Override {
-            origin: origin(&reference.key_path),
-            text: handed_override(&key, &path.display().to_string()),
+        let handed = self.handed(folder).into_iter().zip(&self.hand_over).map(|((key, path), (_, reference))| {
+            Override { origin: origin(&reference.key_path), text: handed_override(&key, &path.display().to_string()) }
         });
         changes.chain(handed).collect()
     }

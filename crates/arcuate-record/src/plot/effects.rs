@@ -113,10 +113,16 @@ impl EffectPlot {
             }
             if let Some((low, high)) = effect.interval.filter(|(low, high)| low.is_finite() && high.is_finite()) {
                 let (low, high) = (at(low), at(high));
-                let _ = write!(out, "<line class=\"line s0\" x1=\"{low:.1}\" x2=\"{high:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>");
+                let _ = write!(
+                    out,
+                    "<line class=\"line s0\" x1=\"{low:.1}\" x2=\"{high:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>"
+                );
                 for px in [low, high] {
                     let (up, down) = (y - 5.0, y + 5.0);
-                    let _ = write!(out, "<line class=\"line s0\" x1=\"{px:.1}\" x2=\"{px:.1}\" y1=\"{up:.1}\" y2=\"{down:.1}\"/>");
+                    let _ = write!(
+                        out,
+                        "<line class=\"line s0\" x1=\"{px:.1}\" x2=\"{px:.1}\" y1=\"{up:.1}\" y2=\"{down:.1}\"/>"
+                    );
                 }
             }
             for value in effect.values.iter().filter(|value| value.is_finite()) {
@@ -178,7 +184,12 @@ mod tests {
 
     #[test]
     fn nothing_is_undefined_where_numbers_are_missing() {
-        let odd = Effect { name: "odd".into(), mean: f64::NAN, interval: Some((f64::NEG_INFINITY, 1e308)), ..Effect::default() };
+        let odd = Effect {
+            name: "odd".into(),
+            mean: f64::NAN,
+            interval: Some((f64::NEG_INFINITY, 1e308)),
+            ..Effect::default()
+        };
         let svg = EffectPlot { effects: vec![odd], ..EffectPlot::default() }.to_svg();
         assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
         assert!(EffectPlot::default().to_svg().ends_with("</svg>\n"));

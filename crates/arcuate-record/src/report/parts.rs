@@ -60,7 +60,8 @@ impl Table {
     /// The table in Markdown, with its sentence below.
     pub fn to_markdown(&self) -> String {
         let cell = |text: &str| text.replace('|', "\\|").replace(['\n', '\r'], " ");
-        let line = |cells: &[String]| format!("| {} |\n", cells.iter().map(|text| cell(text)).collect::<Vec<_>>().join(" | "));
+        let line =
+            |cells: &[String]| format!("| {} |\n", cells.iter().map(|text| cell(text)).collect::<Vec<_>>().join(" | "));
         let mut text = line(&self.headers);
         text.push_str(&format!("|{}\n", "---|".repeat(self.headers.len())));
         for row in &self.rows {

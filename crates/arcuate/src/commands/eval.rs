@@ -146,7 +146,8 @@ pub(crate) fn one_task(
                 class_logits(&eval, held_out_documents(&recipe)?, &mut quiet).map_err(coded)?
             }
             Job::File(other) => {
-                let message = format!("a committee cannot answer `{other}`; it takes `classify:`, `held-out` and `recipe:`");
+                let message =
+                    format!("a committee cannot answer `{other}`; it takes `classify:`, `held-out` and `recipe:`");
                 return Err(exit::usage(message));
             }
         });

@@ -38,9 +38,7 @@ pub(crate) fn run_one(study: &Loaded<Study>, name: &str, options: Options) -> Re
             let text = crate::commands::read(recipe)?;
             session::run_with(&loaded, &text, &options, Some(&inputs)).map(drop)
         }
-        Work::Eval(eval, models) => {
-            in_folder(run, &folder, &inputs, |path| evaluate(run, &folder, path, eval, models))
-        }
+        Work::Eval(eval, models) => in_folder(run, &folder, &inputs, |path| evaluate(run, &folder, path, eval, models)),
         Work::Command(_) => in_folder(run, &folder, &inputs, |path| {
             let begun = Instant::now();
             command(&run.arguments(&folder), path, &options.stop)?;

@@ -236,34 +236,49 @@ fn seeds_must_be_several_and_different() {
 
 #[test]
 fn names_are_unique_and_become_folders() {
-    check_change("name = \"pretrain\"", "name = \"scratch\"", &[
-        "arm[0].name study::duplicate",
-        "arm[0].from.\"tokenizer.file.path\" study::unknown-step",
-        "arm[1].step[0].from.init_from study::unknown-step",
-        "arm[1].step[0].from.\"tokenizer.file.path\" study::unknown-step",
-    ]);
+    check_change(
+        "name = \"pretrain\"",
+        "name = \"scratch\"",
+        &[
+            "arm[0].name study::duplicate",
+            "arm[0].from.\"tokenizer.file.path\" study::unknown-step",
+            "arm[1].step[0].from.init_from study::unknown-step",
+            "arm[1].step[0].from.\"tokenizer.file.path\" study::unknown-step",
+        ],
+    );
     check_change("name = \"measure\"", "name = \"tu.ne\"", &["arm[1].step[1].name recipe::bad-name"]);
-    check_change("name = \"scratch\"", "name = \"a/b\"", &[
-        "arm[0].name recipe::bad-name",
-        "contrast[0].against study::unknown-arm",
-    ]);
-    let twin = GOOD.replace("name = \"pretrain\"\n", "name = \"scratch-seed1\"\n").replace("\"pretrain\"", "\"scratch-seed1\"");
+    check_change(
+        "name = \"scratch\"",
+        "name = \"a/b\"",
+        &["arm[0].name recipe::bad-name", "contrast[0].against study::unknown-arm"],
+    );
+    let twin = GOOD
+        .replace("name = \"pretrain\"\n", "name = \"scratch-seed1\"\n")
+        .replace("\"pretrain\"", "\"scratch-seed1\"");
     assert_eq!(Folder::new().codes(&twin), ["arm[0] study::duplicate"]);
 }
 
 #[test]
 fn steps_take_only_from_what_is_there() {
-    check_change("init_from = \"tune\"", "init_from = \"tume\"", &["arm[1].step[1].from.init_from study::unknown-step"]);
+    check_change(
+        "init_from = \"tune\"",
+        "init_from = \"tume\"",
+        &["arm[1].step[1].from.init_from study::unknown-step"],
+    );
     check_change("init_from = \"tune\"", "init_from = \"measure\"", &["arm[1].step[1] study::cycle"]);
     check_change("init_from = \"tune\"", "init_from = \"scratch\"", &[]);
     let shared = "recipe = \"RECIPE\"\n[[arm]]\nname = \"scratch\"";
-    check_change(shared, &shared.replace("\n[[arm]]", "\nfrom = { init_from = \"scratch\" }\n[[arm]]"), &[
-        "shared[0].from.init_from study::which-seed",
-        "shared[0] study::cycle",
-        "arm[0] study::cycle",
-        "arm[1].step[0] study::cycle",
-        "arm[1].step[1] study::cycle",
-    ]);
+    check_change(
+        shared,
+        &shared.replace("\n[[arm]]", "\nfrom = { init_from = \"scratch\" }\n[[arm]]"),
+        &[
+            "shared[0].from.init_from study::which-seed",
+            "shared[0] study::cycle",
+            "arm[0] study::cycle",
+            "arm[1].step[0] study::cycle",
+            "arm[1].step[1] study::cycle",
+        ],
+    );
 }
 
 #[test]
@@ -271,23 +286,31 @@ fn steps_have_exactly_one_kind_of_work() {
     check_change("recipe = \"RECIPE\"\nfrom = { init_from = \"tune\" }", "", &["arm[1].step[1] study::no-work"]);
     check_change("RECIPE", "nowhere.toml", &["shared[0].recipe recipe::unreadable"]);
     check_change("name = \"pretrained\"", "name = \"pretrained\"\nrecipe = \"RECIPE\"", &["arm[1] study::two-kinds"]);
-    check_change("init_from = \"tune\" }", "init_from = \"tune\" }\nset = { seed = 3, name = \"x\" }\nper_seed = true", &[
-        "arm[1].step[1].per_seed study::no-use",
-        "arm[1].step[1].set study::fixed-key",
-        "arm[1].step[1].set study::fixed-key",
-    ]);
+    check_change(
+        "init_from = \"tune\" }",
+        "init_from = \"tune\" }\nset = { seed = 3, name = \"x\" }\nper_seed = true",
+        &[
+            "arm[1].step[1].per_seed study::no-use",
+            "arm[1].step[1].set study::fixed-key",
+            "arm[1].step[1].set study::fixed-key",
+        ],
+    );
 }
 
 #[test]
 fn contrasts_name_arms_and_make_sense() {
     check_change("against = \"scratch\"", "against = \"pretrained\"", &["contrast[0].against study::same-arm"]);
     check_change("against = \"scratch\"", "", &["contrast[0] study::two-kinds"]);
-    check_change("arm = \"pretrained\"\nagainst = \"scratch\"", "weights = { scratch = 1.0, pretrained = 1.0 }", &[
-        "contrast[0].weights study::bad-weights",
-    ]);
-    check_change("\"better\"\nsmallest_effect = 0.1", "\"equal\"\nsmallest_effect = 0.0", &[
-        "contrast[0].smallest_effect study::no-margin",
-    ]);
+    check_change(
+        "arm = \"pretrained\"\nagainst = \"scratch\"",
+        "weights = { scratch = 1.0, pretrained = 1.0 }",
+        &["contrast[0].weights study::bad-weights"],
+    );
+    check_change(
+        "\"better\"\nsmallest_effect = 0.1",
+        "\"equal\"\nsmallest_effect = 0.0",
+        &["contrast[0].smallest_effect study::no-margin"],
+    );
     let none = GOOD.split("[[contrast]]").next().unwrap_or_default();
     assert_eq!(Folder::new().codes(none), ["contrast study::no-contrast"]);
 }
@@ -297,7 +320,11 @@ fn rules_that_can_never_hold_are_found() {
     check_change("\"paired_t\"", "\"sign\"", &["decision.test study::blind-test"]);
     check_change("\"paired_t\"", "\"none\"", &["decision.test study::no-rule"]);
     check_change("\"holm\" }", "\"holm\", held_signs = 4 }", &["decision.held_signs study::no-rule"]);
-    check_change("\"holm\" }", "\"holm\", held_signs = 2, refuted_signs = 1 }", &["decision.refuted_signs study::no-rule"]);
+    check_change(
+        "\"holm\" }",
+        "\"holm\", held_signs = 2, refuted_signs = 1 }",
+        &["decision.refuted_signs study::no-rule"],
+    );
 }
 
 #[test]
@@ -313,10 +340,13 @@ fn committees_and_commands_are_checked() {
     assert_eq!(change("task = \"held-out\"", "task = \"heldout\""), ["arm[0].eval.task study::unknown-task"]);
     assert_eq!(change("task = \"held-out\"", "task = \"text:no.txt\""), ["arm[0].eval.task recipe::unreadable"]);
     assert_eq!(change("\"MODEL\"", "\"MODL\""), ["shared[2].from study::no-use"]);
-    assert_eq!(change("OUT = \"labels.json\"", "OUT = \"../labels.json\""), [
-        "shared[2].command.output study::bad-file",
-        "arm[2].from.\"data.source.texts.path\" study::bad-file",
-    ]);
-    assert_eq!(change("\"label/labels.json\"", "\"label\""), ["arm[2].from.\"data.source.texts.path\" study::no-model"]);
+    assert_eq!(
+        change("OUT = \"labels.json\"", "OUT = \"../labels.json\""),
+        ["shared[2].command.output study::bad-file", "arm[2].from.\"data.source.texts.path\" study::bad-file",]
+    );
+    assert_eq!(
+        change("\"label/labels.json\"", "\"label\""),
+        ["arm[2].from.\"data.source.texts.path\" study::no-model"]
+    );
     assert_eq!(change("\"eval\", \"MODEL\"", "\"run\", \"MODEL\""), ["shared[2].command.args study::no-work"]);
 }

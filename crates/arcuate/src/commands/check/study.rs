@@ -142,7 +142,8 @@ fn report(study: &Loaded<Study>, folder: &Path, costed: &[Costed], how: How) -> 
     let bytes_left = sum(&|c| c.num_left as f64 * of_plan(c, &|p| disk(p) as f64));
     let seconds = sum(&|c| c.num_runs as f64 * c.seconds.unwrap_or_default());
     let seconds_left = sum(&|c| c.num_left as f64 * c.seconds.unwrap_or_default());
-    let memory = costed.iter().filter_map(|c| c.plan.as_ref()).map(|plan| plan.memory.expected).max().unwrap_or_default();
+    let memory =
+        costed.iter().filter_map(|c| c.plan.as_ref()).map(|plan| plan.memory.expected).max().unwrap_or_default();
     let num_runs: usize = costed.iter().map(|c| c.num_runs).sum();
     let num_left: usize = costed.iter().map(|c| c.num_left).sum();
     let needed = seeds_needed(&study.value);
@@ -155,7 +156,8 @@ fn report(study: &Loaded<Study>, folder: &Path, costed: &[Costed], how: How) -> 
     }
     for (name, needed) in needed.iter().filter(|(_, needed)| needed.is_none_or(|needed| needed > num_seeds)) {
         let needed = needed.map_or_else(|| "very many".to_owned(), |needed| needed.to_string());
-        warnings.push(format!("contrast `{name}` needs {needed} seeds for its smallest effect, and there are {num_seeds}"));
+        warnings
+            .push(format!("contrast `{name}` needs {needed} seeds for its smallest effect, and there are {num_seeds}"));
     }
     if how.json {
         let step = |c: &Costed| {
@@ -201,7 +203,10 @@ fn report(study: &Loaded<Study>, folder: &Path, costed: &[Costed], how: How) -> 
     }
     for (name, needed) in &needed {
         let needed = needed.map_or_else(|| "very many".to_owned(), |needed| needed.to_string());
-        say("power", &format!("{name}: {needed} seeds show the smallest effect with power {}", study.value.decision.power));
+        say(
+            "power",
+            &format!("{name}: {needed} seeds show the smallest effect with power {}", study.value.decision.power),
+        );
     }
     for warning in &warnings {
         say("warning", warning);
