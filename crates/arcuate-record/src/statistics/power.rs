@@ -24,7 +24,8 @@ pub fn t_test_power(effect: f64, num_pairs: f64, alpha: f64) -> f64 {
 
 /// The fewest pairs with at least this power: a number that need not be whole, at least 2. `None` if no bearable number does.
 pub fn pairs_needed(effect: f64, power: f64, alpha: f64) -> Option<f64> {
-    if !(effect.abs() > 0.0 && effect.is_finite()) || !(0.0..1.0).contains(&power) {
+    let is_sound = effect.abs() > 0.0 && effect.is_finite() && (0.0..1.0).contains(&power);
+    if !is_sound {
         return None;
     }
     let enough = |pairs: f64| t_test_power(effect, pairs, alpha) >= power;
