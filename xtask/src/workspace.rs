@@ -77,11 +77,11 @@ pub fn files_under(folder: &Path, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Every recipe and pipeline file of the tree: `recipes/` and `methods/`, without golden numbers and studies.
+/// Every recipe, pipeline and study file of the tree: `recipes/` and `methods/`, without golden numbers.
 pub fn recipe_files() -> Vec<PathBuf> {
     let is_recipe = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        !name.ends_with("golden.toml") && name != "study.toml"
+        !name.ends_with("golden.toml")
     };
     let folders = ["recipes", "methods"].map(|name| files_under(&root().join(name), ".toml"));
     folders.into_iter().flatten().filter(is_recipe).collect()

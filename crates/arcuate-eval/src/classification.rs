@@ -43,6 +43,15 @@ pub struct ClassScores {
     pub support: u64,
 }
 
+/// What a classifier said about one document.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClassLogits {
+    /// Index of the right class.
+    pub label: usize,
+    /// A logit for each class.
+    pub logits: Vec<f32>,
+}
+
 /// Scores of a classifier.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClassificationResult {
@@ -134,6 +143,16 @@ pub fn classify(
     documents: impl Iterator<Item = arcuate_data::Result<Document>>,
     progress: &mut dyn FnMut(Done) -> ControlFlow<()>,
 ) -> Result<Vec<Classified>> {
+    let all = class_logits(model, documents, progress)?;
+    Ok(all.iter().map(|item| classified(&item.logits, item.label)).collect())
+}
+
+/// The logits of documents, in microbatches; as [`classify`].
+pub fn class_logits(
+    model: &EvalModel<'_>,
+    documents: impl Iterator<Item = arcuate_data::Result<Document>>,
+    progress: &mut dyn FnMut(Done) -> ControlFlow<()>,
+) -> Result<Vec<ClassLogits>> {
     let architecture = model.network.architecture();
     let Some(labels) = architecture.labels() else {
         let name = architecture.name();
@@ -174,7 +193,7 @@ pub fn classify(
         let batch = collate(&rows, model.pad_id(), None);
         let logits = values(network.forward(&Input::from_batch(&batch), &Wanted::Rows)?.logits());
         for (logits, label) in logits.chunks(labels.len()).zip(&batch.labels) {
-            items.push(classified(logits, *label as usize));
+            items.push(ClassLogits { label: *label as usize, logits: logits.to_vec() });
         }
         done.rows += batch.num_rows as u64;
         done.tokens += batch.num_tokens() as u64;
@@ -191,18 +210,23 @@ fn classified(logits: &[f32], label: usize) -> Classified {
     Classified { label, predicted, loss: top + sum.ln() - f64::from(logits[label]) }
 }
 
+/// The documents of a file with the columns `text` and `label`.
+pub fn labelled_documents(path: &Path) -> Result<impl Iterator<Item = arcuate_data::Result<Document>>> {
+    let packing = PackingConfig::Document(pack::document::Config::default());
+    let mut config = DataConfig::single("task", path.to_string_lossy(), packing);
+    for source in config.source.values_mut() {
+        source.label_column = Some("label".to_owned());
+    }
+    Ok(reader::open(&config, "task")?)
+}
+
 /// Classifies the documents of a file with the columns `text` and `label`.
 pub fn classify_file(
     model: &EvalModel<'_>,
     path: &Path,
     progress: &mut dyn FnMut(Done) -> ControlFlow<()>,
 ) -> Result<ClassificationResult> {
-    let packing = PackingConfig::Document(pack::document::Config::default());
-    let mut config = DataConfig::single("task", path.to_string_lossy(), packing);
-    for source in config.source.values_mut() {
-        source.label_column = Some("label".to_owned());
-    }
-    let items = classify(model, reader::open(&config, "task")?, progress)?;
+    let items = classify(model, labelled_documents(path)?, progress)?;
     let architecture = model.network.architecture();
     let labels = architecture.labels().unwrap_or_default();
     ClassificationResult::new(labels, &items, &Bootstrap { seed: model.seed, ..Bootstrap::default() })

@@ -4,6 +4,7 @@
 
 mod causal;
 mod classification;
+mod committee;
 pub mod config;
 mod error;
 mod held_out;
@@ -20,7 +21,11 @@ mod text;
 mod testing;
 
 pub use causal::causal_rows;
-pub use classification::{ClassScores, ClassificationResult, Classified, classify, classify_file};
+pub use classification::{
+    ClassLogits, ClassScores, ClassificationResult, Classified, class_logits, classify, classify_file,
+    labelled_documents,
+};
+pub use committee::{CommitteeMean, committee};
 pub use config::EvaluationConfig;
 pub use error::{Error, Result};
 pub use held_out::{Done, HeldOutOptions, HeldOutResult, Measured, RowResult, evaluate};

@@ -216,6 +216,18 @@ pub fn recipe_hash(recipe: &Recipe) -> String {
     hash(&serde_json::to_string(recipe).expect("a recipe is plain data"))
 }
 
+/// A hash of everything that a run depends on: its recipe, the weights it starts from, the tokenizer it is handed.
+pub fn inputs(recipe: &Recipe) -> Result<String> {
+    let mut text = recipe_hash(recipe);
+    if let Some(dir) = &recipe.init_from {
+        text += &std::fs::read_to_string(dir.join("manifest.json")).unwrap_or_default();
+    }
+    if let TokenizerConfig::File(file) = &recipe.tokenizer {
+        text += Tokenizer::load(&file.path)?.hash();
+    }
+    Ok(hash(&text))
+}
+
 /// A short hash of a text.
 pub fn hash(text: &str) -> String {
     blake3::hash(text.as_bytes()).to_hex()[..32].to_string()

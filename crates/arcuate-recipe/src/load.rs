@@ -1,8 +1,8 @@
 //! From a path and overrides to a typed file, or to every mistake in it.
 //!
 //! Passes: read (size, UTF-8), parse (syntax, places), override, walk against the schema (all differences at once), typed
-//! read by serde. What kind of file it is follows from the document: one with a top-level `step` is a pipeline, any
-//! other is a recipe.
+//! read by serde. What kind of file it is follows from the document: one with a top-level `arm` is a study, one with `step`
+//! a pipeline, any other a recipe.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -19,6 +19,7 @@ use crate::pipeline::{Pipeline, check_pipeline};
 use crate::recipe::Recipe;
 use crate::shape::Shape;
 use crate::source::{Finding, Source};
+use crate::study::Study;
 use crate::text::{all_of, nearest, shown};
 use crate::walk::walk;
 
@@ -43,11 +44,16 @@ pub enum RecipeFile {
     Recipe(Box<Loaded<Recipe>>),
     /// Several trainings with hand-over: a file with a top-level `step`.
     Pipeline(Box<Loaded<Pipeline>>),
+    /// A claim tested by arms and seeds: a file with a top-level `arm`.
+    Study(Box<Loaded<Study>>),
 }
 
-/// Loads a recipe or a pipeline.
+/// Loads a recipe, a pipeline or a study.
 pub fn load_file(path: &Path, overrides: &[Override]) -> Result<RecipeFile, Diagnostics> {
     let document = open(path, overrides)?;
+    if document.root.get("arm").is_some() {
+        return Ok(RecipeFile::Study(Box::new(document.typed()?)));
+    }
     if document.root.get("step").is_some() {
         return Ok(RecipeFile::Pipeline(Box::new(document.typed()?)));
     }
@@ -57,10 +63,13 @@ pub fn load_file(path: &Path, overrides: &[Override]) -> Result<RecipeFile, Diag
 /// Loads a recipe.
 pub fn load_recipe(path: &Path, overrides: &[Override]) -> Result<Loaded<Recipe>, Diagnostics> {
     let document = open(path, overrides)?;
-    if document.root.get("step").is_some() {
-        let name = path.display().to_string();
-        let found = Diagnostic::error("recipe::wrong-kind", "this is a pipeline, not a recipe").at(Place::whole(&name));
-        return Err(found.help("a file with `[[step]]` is a pipeline; give the recipe of one of its steps").into());
+    for (key, kind) in [("arm", "study"), ("step", "pipeline")] {
+        if document.root.get(key).is_some() {
+            let message = format!("this is a {kind}, not a recipe");
+            let found = Diagnostic::error("recipe::wrong-kind", message).at(Place::whole(&path.display().to_string()));
+            let help = format!("a file with `[[{key}]]` is a {kind}; give the recipe of one of its steps");
+            return Err(found.help(help).into());
+        }
     }
     document.typed()
 }
@@ -68,6 +77,16 @@ pub fn load_recipe(path: &Path, overrides: &[Override]) -> Result<Loaded<Recipe>
 /// Loads a pipeline.
 pub fn load_pipeline(path: &Path, overrides: &[Override]) -> Result<Loaded<Pipeline>, Diagnostics> {
     open(path, overrides)?.typed()
+}
+
+/// Loads a study.
+pub fn load_study(path: &Path, overrides: &[Override]) -> Result<Loaded<Study>, Diagnostics> {
+    open(path, overrides)?.typed()
+}
+
+/// Types a study that is already in memory; messages call it `name`.
+pub fn parse_study(name: &str, text: &str, overrides: &[Override]) -> Result<Loaded<Study>, Diagnostics> {
+    Untyped::parse(name, text, overrides)?.typed()
 }
 
 /// Types a recipe that is already in memory; messages call it `name`.
@@ -98,7 +117,7 @@ pub fn diagnose(findings: &[Finding], source: &Source) -> Diagnostics {
     found
 }
 
-/// Types any kind of document; used for the two kinds above and in tests.
+/// Types any kind of document; used for the kinds above and in tests.
 pub(crate) struct Untyped {
     texts: Texts,
     root: Node,

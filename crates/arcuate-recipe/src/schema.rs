@@ -1,4 +1,4 @@
-//! The JSON schemas of recipe and pipeline files, and the list of keys that `arcuate recipe schema` prints.
+//! The JSON schemas of recipe, pipeline and study files, and the list of keys that `arcuate recipe schema` prints.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use crate::pipeline::Pipeline;
 use crate::recipe::Recipe;
 use crate::resolved::toml_value;
 use crate::shape::{Key, Shape};
+use crate::study::Study;
 
 /// JSON schema of a recipe file.
 pub fn recipe_schema() -> Json {
@@ -20,6 +21,11 @@ pub fn recipe_schema() -> Json {
 /// JSON schema of a pipeline file.
 pub fn pipeline_schema() -> Json {
     schemars::schema_for!(Pipeline).to_value()
+}
+
+/// JSON schema of a study file.
+pub fn study_schema() -> Json {
+    schemars::schema_for!(Study).to_value()
 }
 
 /// The shape of a recipe, read once.
@@ -34,10 +40,20 @@ fn pipeline_shape() -> &'static Shape {
     SHAPE.get_or_init(|| Shape::of(&pipeline_schema()))
 }
 
+/// The shape of a study, read once.
+fn study_shape() -> &'static Shape {
+    static SHAPE: OnceLock<Shape> = OnceLock::new();
+    SHAPE.get_or_init(|| Shape::of(&study_schema()))
+}
+
 /// Names and contents of the schema files.
-pub fn schema_files() -> [(&'static str, String); 2] {
+pub fn schema_files() -> [(&'static str, String); 3] {
     let text = |schema: Json| format!("{schema:#}\n");
-    [("recipe.schema.json", text(recipe_schema())), ("pipeline.schema.json", text(pipeline_schema()))]
+    [
+        ("recipe.schema.json", text(recipe_schema())),
+        ("pipeline.schema.json", text(pipeline_schema())),
+        ("study.schema.json", text(study_schema())),
+    ]
 }
 
 /// Writes the schema files into a folder; returns those that changed.
@@ -55,10 +71,11 @@ pub fn write_schemas(folder: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// The keys of a recipe table for people: type, default, doc. `None` if no recipe has such a path; the empty path is the
-/// top level. `step` and what is below it are those of a pipeline.
+/// top level. `step` and what is below it are those of a pipeline; `arm`, `contrast` and others those of a study.
 pub fn describe(path: &str) -> Option<String> {
     let keys = split_path(path);
-    let root = if recipe_shape().at(&keys).is_some() { recipe_shape() } else { pipeline_shape() };
+    let shapes = [recipe_shape(), pipeline_shape(), study_shape()];
+    let root = shapes.into_iter().find(|shape| shape.at(&keys).is_some()).unwrap_or(recipe_shape());
     let shape = root.at(&keys)?;
     let path = path_of(&keys);
     let mut text = String::new();
@@ -167,7 +184,7 @@ mod tests {
     #[test]
     fn writing_twice_changes_nothing_the_second_time() {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        assert_eq!(write_schemas(dir.path()).map(|changed| changed.len()).ok(), Some(2));
+        assert_eq!(write_schemas(dir.path()).map(|changed| changed.len()).ok(), Some(3));
         assert_eq!(write_schemas(dir.path()).map(|changed| changed.len()).ok(), Some(0));
     }
 
@@ -214,6 +231,7 @@ mod tests {
         }
         let mut found = Vec::new();
         bare(recipe_shape(), "", &mut found);
+        bare(study_shape(), "", &mut found);
         assert_eq!(found, Vec::<String>::new());
     }
 
@@ -231,6 +249,8 @@ mod tests {
         assert!(describe("batch.microbatch").is_some_and(|text| text.starts_with("microbatch: ")));
         assert!(describe("step").is_some_and(|text| text.starts_with("[[step]]") && text.contains("recipe: a string")));
         assert!(describe("step.seeds").is_some_and(|text| text.starts_with("seeds: a list of integers")));
+        assert!(describe("arm").is_some_and(|text| text.starts_with("[[arm]]") && text.contains("recipe: a string")));
+        assert!(describe("decision").is_some_and(|text| text.contains("confidence: a number above 0")));
         assert_eq!(describe("objective.next_tokens"), None);
     }
 }

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use arcuate_recipe::{Override, RecipeFile, check_recipe, check_steps, load_file};
+use arcuate_recipe::{Override, RecipeFile, check_recipe, check_steps, check_whole_study, load_file};
 
 fn fixtures() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wrong");
@@ -27,6 +27,7 @@ fn message(path: &Path) -> String {
         Err(found) => found,
         Ok(RecipeFile::Recipe(recipe)) => check_recipe(&recipe),
         Ok(RecipeFile::Pipeline(pipeline)) => check_steps(&pipeline),
+        Ok(RecipeFile::Study(study)) => check_whole_study(&study, Path::new("runs/study")).found,
     };
     found.render(false) + "\n"
 }

@@ -1,9 +1,11 @@
 //! Line charts, drawn for the terminal or as SVG from the same description.
 
+mod effects;
 mod scale;
 mod svg;
 mod terminal;
 
+pub use effects::{Effect, EffectPlot};
 pub(crate) use svg::CHART_STYLE;
 pub use terminal::TerminalSize;
 
@@ -21,12 +23,14 @@ pub struct Series {
     pub points: Vec<(f64, f64)>,
     /// Drawn pale and left out of the legend: the raw values behind a smoothed line.
     pub is_faint: bool,
+    /// A pale area around the line: at x, from low to high. The terminal leaves it out.
+    pub band: Vec<(f64, f64, f64)>,
 }
 
 impl Series {
     /// A line.
     pub fn new(name: &str, points: Vec<(f64, f64)>) -> Self {
-        Self { name: name.to_owned(), points, is_faint: false }
+        Self { name: name.to_owned(), points, ..Self::default() }
     }
 
     /// The line with each value replaced by the mean of up to `reach` neighbours on either side; equally many on both
@@ -42,7 +46,14 @@ impl Series {
             let near = &points[index - left..=index + right.min(left)];
             (x, near.iter().map(|point| point.1).sum::<f64>() / near.len() as f64)
         };
-        Self { name: self.name.clone(), points: points.iter().enumerate().map(mean).collect(), is_faint: false }
+        Self { name: self.name.clone(), points: points.iter().enumerate().map(mean).collect(), ..Self::default() }
+    }
+
+    /// The line with an area around it.
+    #[must_use]
+    pub fn band(mut self, band: Vec<(f64, f64, f64)>) -> Self {
+        self.band = band;
+        self
     }
 }
 
@@ -109,8 +120,11 @@ impl Chart {
     fn drawable(&self) -> Vec<Series> {
         let fits = |value: f64, is_log: bool| value.is_finite() && (!is_log || value > 0.0);
         let fits = |&(x, y): &(f64, f64)| fits(x, self.is_log_x) && fits(y, self.is_log_y);
-        let keep =
-            |series: &Series| Series { points: series.points.iter().copied().filter(fits).collect(), ..series.clone() };
+        let keep = |series: &Series| Series {
+            points: series.points.iter().copied().filter(fits).collect(),
+            band: series.band.iter().copied().filter(|&(x, low, high)| fits(&(x, low)) && fits(&(x, high))).collect(),
+            ..series.clone()
+        };
         self.series.iter().map(keep).collect()
     }
 }
@@ -151,6 +165,18 @@ mod tests {
         series.points.push((20.0, f64::NAN));
         assert_eq!(series.smoothed(4).points.len(), 20);
         assert_eq!(Series::new("empty", Vec::new()).smoothed(4).points, []);
+    }
+
+    #[test]
+    fn a_band_is_drawn_and_counts_for_the_axis() {
+        let line = Series::new("a", vec![(0.0, 1.0), (1.0, 1.0)]);
+        let plain = Chart::new("", vec![line.clone()]).to_svg();
+        let banded =
+            Chart::new("", vec![line.band(vec![(0.0, -5.0, 9.0), (1.0, f64::NAN, 2.0), (2.0, 0.0, 3.0)])]).to_svg();
+        assert!(
+            !plain.contains("<polygon") && banded.contains("<polygon class=\"band s0\"") && !banded.contains("NaN")
+        );
+        assert!(!plain.contains(">-5<") && banded.contains(">-5<"), "{banded}");
     }
 
     #[test]

@@ -8,8 +8,8 @@ pub(crate) use parts::escape;
 pub use parts::{LedgerRow, Table, Tone};
 use parts::{code_block, figure, ledger_table, sample_block};
 
-use crate::Chart;
 use crate::plot::CHART_STYLE;
+use crate::{Chart, EffectPlot};
 
 const PAGE_STYLE: &str = include_str!("report/page.css");
 
@@ -64,6 +64,16 @@ impl Report {
     pub fn charts(self, heading: &str, charts: &[Chart]) -> Self {
         let figures: String = charts.iter().map(figure).collect();
         self.section(heading, format!("<div class=\"figures\">{figures}</div>\n"))
+    }
+
+    /// A section of effects with their intervals.
+    #[must_use]
+    pub fn effects(self, heading: &str, plot: &EffectPlot) -> Self {
+        let caption = escape(&plot.title);
+        self.section(
+            heading,
+            format!("<figure><figcaption>{caption}</figcaption>{}</figure>\n", plot.to_svg_fragment()),
+        )
     }
 
     /// A section with a table.
@@ -159,7 +169,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Series;
+    use crate::{Effect, Series};
 
     const EVIL: &str = "<script>alert('x')</script>\"&";
 
@@ -172,6 +182,14 @@ mod tests {
             .tile(EVIL, EVIL, EVIL)
             .text(EVIL, EVIL)
             .charts(EVIL, &[Chart::new(EVIL, vec![Series::new(EVIL, vec![(1.0, 1.0)]); 2]).x_label(EVIL).y_label(EVIL)])
+            .effects(
+                EVIL,
+                &EffectPlot {
+                    title: text.clone(),
+                    x_label: text.clone(),
+                    effects: vec![Effect { name: text.clone(), ..Effect::default() }],
+                },
+            )
             .table(EVIL, &Table::new(&[EVIL]).row(vec![text.clone()]).note(EVIL))
             .ledger(&[row])
             .samples(EVIL, &[(text.clone(), text.clone())])

@@ -1,6 +1,19 @@
-//! Means with their uncertainty: standard errors and percentile bootstrap intervals.
+//! Means with their uncertainty, and whether two lists that belong together pair by pair differ.
 //!
 //! The bootstrap draws with splitmix64 from a given seed: the same values and seed give the same interval everywhere.
+//! `tests/statistics.rs` holds everything here against SciPy and statsmodels.
+
+mod correction;
+mod distribution;
+mod paired;
+mod power;
+
+pub use correction::{benjamini_hochberg, holm};
+pub use distribution::{
+    even_binomial_cdf, noncentral_t_cdf, normal_cdf, normal_quantile, t_cdf, t_quantile, t_two_sided,
+};
+pub use paired::{IntervalKind, Test, cohens_dz, hedges_g, sign_test, t_interval, t_test};
+pub use power::{pairs_needed, t_test_power};
 
 use serde::{Deserialize, Serialize};
 
@@ -70,8 +83,17 @@ impl Bootstrap {
 
     /// The percentile interval of any statistic of `num_items` items, given the drawn indices (macro-F1, say).
     pub fn interval(&self, num_items: usize, statistic: impl Fn(&[usize]) -> f64) -> Option<Interval> {
-        if num_items == 0 || self.num_resamples == 0 {
-            return None;
+        let mut drawn = self.draws(num_items, statistic);
+        drawn.sort_by(f64::total_cmp);
+        let tail = (1.0 - self.level.clamp(0.0, 1.0)) / 2.0;
+        let (low, high) = (quantile_of_sorted(&drawn, tail)?, quantile_of_sorted(&drawn, 1.0 - tail)?);
+        Some(Interval { low, high })
+    }
+
+    /// The statistic of each resample; empty without items.
+    fn draws(&self, num_items: usize, statistic: impl Fn(&[usize]) -> f64) -> Vec<f64> {
+        if num_items == 0 {
+            return Vec::new();
         }
         let mut state = self.seed;
         let mut indices = vec![0; num_items];
@@ -82,10 +104,7 @@ impl Bootstrap {
             }
             drawn.push(statistic(&indices));
         }
-        drawn.sort_by(f64::total_cmp);
-        let tail = (1.0 - self.level.clamp(0.0, 1.0)) / 2.0;
-        let (low, high) = (quantile_of_sorted(&drawn, tail)?, quantile_of_sorted(&drawn, 1.0 - tail)?);
-        Some(Interval { low, high })
+        drawn
     }
 
     /// Compares two lists item by item (same seed, same test item): `b - a`. `None` if they are empty or of different

@@ -91,6 +91,12 @@ impl Status {
     }
 }
 
+/// Whether the run in the folder has come to its end with these inputs, by the hash that it was started with.
+pub fn is_done_with(run_path: &Path, inputs: &str) -> bool {
+    Status::load(run_path).is_ok_and(|status| status.state == State::Done)
+        && std::fs::read_to_string(run_path.join("inputs.hash")).is_ok_and(|old| old == inputs)
+}
+
 /// Whether a process works in the run folder.
 pub(crate) fn is_locked(run_path: &Path) -> bool {
     let Ok(file) = File::open(run_path.join(LOCK_FILE)) else { return false };

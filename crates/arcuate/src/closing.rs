@@ -70,6 +70,9 @@ pub(crate) fn close(closing: &Closing, folder: &mut RunDir, stop: &StopFlag) -> 
             say("sample", &format!("{prompt}{text}"));
         }
     }
+    let lines =
+        samples.iter().map(|(prompt, text)| serde_json::json!({"prompt": prompt, "text": text}).to_string() + "\n");
+    folder.write("samples.jsonl", lines.collect::<String>().as_bytes())?;
     let report = report(closing, &metrics, result.as_ref(), lzma.as_ref(), &samples);
     folder.write("report.html", report.to_html().as_bytes())?;
     let summary = summary(result.as_ref(), lzma.as_ref(), closing);

@@ -10,6 +10,7 @@ mod pipeline;
 mod processor;
 mod session;
 mod signals;
+mod study;
 mod terminal;
 mod threads;
 

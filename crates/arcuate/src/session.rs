@@ -10,7 +10,7 @@ use arcuate_model::{Adoption, Input, Network};
 use arcuate_objective::{Objective, ObjectiveConfig};
 use arcuate_ops::device::Device;
 use arcuate_recipe::{Loaded, Recipe, build};
-use arcuate_record::{EventWriter, Index, MetricsWriter, Record, RunDir, State};
+use arcuate_record::{Cost, EventWriter, Index, MetricsWriter, Record, RunDir, State};
 use arcuate_text::Tokenizer;
 use arcuate_train::{Checkpoint, Evaluation, HookError, Hooks, LoopState, StepReport, StopFlag};
 
@@ -124,6 +124,7 @@ fn inside(
         }
     })?;
     hooks.live.finish();
+    save_cost(recipe, &outcome, hooks.folder.path())?;
     let wait = outcome.data_wait_seconds;
     let seconds = begun.elapsed().as_secs_f64();
     drop(hooks);
@@ -141,6 +142,20 @@ fn inside(
         json: options.json,
     };
     crate::closing::close(&closing, folder, &options.stop)
+}
+
+/// What the training took, for comparisons.
+fn save_cost(recipe: &Recipe, outcome: &arcuate_train::Outcome, folder: &Path) -> Result<()> {
+    let plan = arcuate_recipe::plan::plan(recipe, &outcome.network.architecture(), 0, |_| Vec::new());
+    let state = &outcome.state;
+    let cost = Cost {
+        steps: state.step,
+        tokens: state.tokens,
+        flops: plan.flops_per_token * state.tokens as f64,
+        seconds: state.train_seconds,
+        peak_memory_bytes: memory::peak(),
+    };
+    Ok(cost.save(folder)?)
 }
 
 /// Tokenizer, corpus and objective, with progress bars over what takes time.

@@ -427,7 +427,7 @@ fn runs_refuses_unknown_names() {
     run_folder(dir.path(), "fast", "0.002", 3.0);
     fails(dir.path(), &["runs", "show", "fats"], 2, "the latest in `runs` are `fast`");
     fails(dir.path(), &["runs", "show", "fast", "--metric", "train/los"], 2, "no metric `train/los`");
-    fails(dir.path(), &["runs", "compare", "fast"], 2, "2 values required");
+    fails(dir.path(), &["runs", "compare", "fast"], 2, "a comparison needs at least two runs");
     write(&dir, "runs/fast/status.json", "{");
     fails(dir.path(), &["runs", "show", "fast"], 4, "is damaged");
 }

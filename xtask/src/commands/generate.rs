@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::reference::{commands_page, recipe_page};
+use crate::reference::{commands_page, recipe_page, study_page};
 use crate::workspace::{build_arcuate, root};
 
 /// Flags of `cargo xtask generate`.
@@ -54,6 +54,7 @@ pub fn files_from_types() -> Vec<(PathBuf, String)> {
         PathBuf::from("docs/reference/recipe.md"),
         recipe_page(&arcuate_recipe::recipe_schema(), &arcuate_recipe::pipeline_schema()),
     ));
+    files.push((PathBuf::from("docs/reference/study.md"), study_page(&arcuate_recipe::study_schema())));
     files
 }
 

@@ -1,6 +1,11 @@
 //! Every recipe in the tree loads, and nothing in it is found wrong.
 
-use arcuate_recipe::{RecipeFile, check_recipe, check_steps, load_file, parse_pipeline, parse_recipe};
+use std::path::Path;
+
+use arcuate_recipe::{
+    RecipeFile, Work, check_recipe, check_steps, check_whole_study, load_file, parse_pipeline, parse_recipe,
+    parse_study,
+};
 use xtask::workspace::{recipe_files, relative, root};
 
 use crate::tree::{assert_none, text_of, tracked};
@@ -10,11 +15,20 @@ fn every_recipe_loads_and_passes_the_check() {
     // Paths in a recipe are relative to the current folder. Every other test uses whole paths.
     std::env::set_current_dir(root()).expect("the root is there");
     let mut found = Vec::new();
-    // A step of a pipeline may need what an earlier step makes; the check of the pipeline covers it.
+    // A step of a pipeline or study may need what an earlier step makes; the check of the whole covers it.
     let mut steps = Vec::new();
     for path in recipe_files() {
-        if let Ok(RecipeFile::Pipeline(pipeline)) = load_file(&path, &[]) {
-            steps.extend(pipeline.value.step.into_iter().map(|step| step.recipe.display().to_string()));
+        match load_file(&path, &[]) {
+            Ok(RecipeFile::Pipeline(pipeline)) => {
+                steps.extend(pipeline.value.step.into_iter().map(|step| step.recipe.display().to_string()));
+            }
+            Ok(RecipeFile::Study(study)) => {
+                steps.extend(study.value.runs().into_iter().filter_map(|run| match run.work {
+                    Work::Train(recipe) => Some(recipe.display().to_string()),
+                    Work::Eval(..) | Work::Command(_) => None,
+                }))
+            }
+            Ok(RecipeFile::Recipe(_)) | Err(_) => {}
         }
     }
     for path in recipe_files() {
@@ -25,6 +39,7 @@ fn every_recipe_loads_and_passes_the_check() {
         let diagnostics = match load_file(path.as_ref(), &[]) {
             Ok(RecipeFile::Recipe(recipe)) => check_recipe(&recipe),
             Ok(RecipeFile::Pipeline(pipeline)) => check_steps(&pipeline),
+            Ok(RecipeFile::Study(study)) => check_whole_study(&study, Path::new("runs/study")).found,
             Err(diagnostics) => diagnostics,
         };
         if diagnostics.has_errors() {
@@ -54,7 +69,9 @@ fn recipes_and_pipelines_in_the_pages_are_well_typed() {
         let text = std::fs::read_to_string(&page).expect("a page is UTF-8");
         for block in blocks(&text) {
             let name = relative(&page);
-            let outcome = if block.contains("[[step]]") {
+            let outcome = if block.contains("[[arm]]") {
+                parse_study(&name, block, &[]).map(drop)
+            } else if block.contains("[[step]]") {
                 parse_pipeline(&name, block, &[]).map(drop)
             } else {
                 parse_recipe(&name, &completed(block), &[]).map(drop)

@@ -88,7 +88,8 @@ impl Chart {
         let drawable = self.drawable();
         let points = || drawable.iter().flat_map(|series| series.points.iter());
         let x = Scale::covering(points().map(|point| point.0), self.is_log_x);
-        let y = Scale::covering(points().map(|point| point.1), self.is_log_y).with_margin(0.04);
+        let bands = drawable.iter().flat_map(|series| series.band.iter().flat_map(|(_, low, high)| [*low, *high]));
+        let y = Scale::covering(points().map(|point| point.1).chain(bands), self.is_log_y).with_margin(0.04);
         let y_ticks = y.ticks(5);
         let widest = y_ticks.iter().map(|(_, label)| label.chars().count()).max().unwrap_or(0);
         let left = 16.0 + widest as f64 * LETTER;
@@ -129,6 +130,12 @@ impl Chart {
         for ((number, series), drawable) in self.numbered().into_iter().zip(&drawable) {
             let colour = number % 6;
             let faint = if series.is_faint { " faint" } else { "" };
+            if drawable.band.len() > 1 {
+                let upper = drawable.band.iter().map(|&(bx, _, high)| at((bx, high)));
+                let lower = drawable.band.iter().rev().map(|&(bx, low, _)| at((bx, low)));
+                let corners: Vec<String> = upper.chain(lower).map(|(px, py)| format!("{px:.1},{py:.1}")).collect();
+                let _ = write!(out, "<polygon class=\"band s{colour}\" points=\"{}\"/>", corners.join(" "));
+            }
             let places: Vec<String> = thinned(&drawable.points, MAX_POINTS)
                 .into_iter()
                 .map(at)

@@ -57,6 +57,23 @@ impl Table {
         self
     }
 
+    /// The table in Markdown, with its sentence below.
+    pub fn to_markdown(&self) -> String {
+        let cell = |text: &str| text.replace('|', "\\|").replace(['\n', '\r'], " ");
+        let line =
+            |cells: &[String]| format!("| {} |\n", cells.iter().map(|text| cell(text)).collect::<Vec<_>>().join(" | "));
+        let mut text = line(&self.headers);
+        text.push_str(&format!("|{}\n", "---|".repeat(self.headers.len())));
+        for row in &self.rows {
+            let missing = self.headers.len().saturating_sub(row.len());
+            text.push_str(&line(&[row.clone(), vec![String::new(); missing]].concat()));
+        }
+        if !self.note.is_empty() {
+            let _ = write!(text, "\n{}\n", self.note);
+        }
+        text
+    }
+
     pub(super) fn to_html(&self) -> String {
         let mut html = String::from("<div class=\"scroll\"><table><thead><tr>");
         let is_number = |column: usize| {
@@ -227,6 +244,12 @@ mod tests {
         let table = ledger_table(&[row("a", 3.0, 700), row("b", 1.0, 300)]);
         assert_eq!(table.rows[0], ["a", "75.0%", "70.0%", "700", "12", "4.1 kB", "0.84"]);
         assert_eq!(ledger_table(&[row("a", 0.0, 0)]).rows[0][1..3], ["-", "-"]);
+    }
+
+    #[test]
+    fn markdown_keeps_cells_in_their_columns() {
+        let table = Table::new(&["a", "b"]).row(vec!["x|y\nz".into()]).note("Why.");
+        assert_eq!(table.to_markdown(), "| a | b |\n|---|---|\n| x\\|y z |  |\n\nWhy.\n");
     }
 
     #[test]

@@ -19,17 +19,20 @@ use crate::memory;
 use crate::session::{self, Parts};
 use crate::terminal::{amount, duration, say};
 
-/// Check a recipe or pipeline: types, sense, data, plan, and a rehearsal on the largest batch.
+mod study;
+
+/// Check a recipe, pipeline or study: types, sense, data, plan, and a rehearsal on the largest batch.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   arcuate check recipes/quickstart.toml
   arcuate check recipes/quickstart.toml --set batch.microbatch=64 --json
   arcuate check recipes/quickstart.toml --no-rehearsal
+  arcuate check recipes/century.study.toml
 
 The rehearsal makes a forward and backward pass, an update, a save, a reload, an evaluation and an export on the
 largest batch, in a temporary folder; nothing is written under the runs folder but the token cache.")]
 pub(crate) struct Args {
-    /// Recipe or pipeline file.
+    /// Recipe, pipeline or study file.
     file: PathBuf,
     /// Change a value of the recipe; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -73,6 +76,7 @@ fn check_file(file: &Path, set: &[String], runs_dir: &Path, how: How) -> Result<
             super::refuse(arcuate_recipe::check_recipe(&loaded))?;
             check_one(&loaded, how)
         }
+        RecipeFile::Study(study) => study::check(&study, runs_dir, how),
         RecipeFile::Pipeline(pipeline) => {
             super::refuse(arcuate_recipe::check_steps(&pipeline))?;
             let mut seen = Vec::new();
@@ -288,6 +292,15 @@ fn save_and_evaluate(
     Ok((save, begun.elapsed().as_secs_f64() / result.total.tokens.max(1) as f64))
 }
 
+/// How long a run will take, by the rehearsal.
+fn estimated_seconds(recipe: &Recipe, plan: &Plan, r: &Rehearsal) -> f64 {
+    let steps = plan.steps as f64;
+    let saves = (steps / recipe.checkpoint.every_steps as f64).ceil();
+    let evaluations = recipe.evaluation.as_ref().map_or(0.0, |e| (steps / e.every_steps as f64).ceil());
+    let held_out = recipe.evaluation.as_ref().and_then(|e| e.max_tokens).unwrap_or(100_000) as f64;
+    steps * r.seconds_per_step + saves * r.seconds_per_save + evaluations * held_out * r.seconds_per_held_out_token
+}
+
 fn print_plan(recipe: &Recipe, plan: &Plan, rehearsal: Option<&Rehearsal>) {
     let parts =
         plan.parameters.iter().map(|(name, n)| format!("{name} {}", amount(*n as f64))).collect::<Vec<_>>().join(", ");
@@ -348,13 +361,7 @@ fn print_plan(recipe: &Recipe, plan: &Plan, rehearsal: Option<&Rehearsal>) {
         );
     }
     if let Some(r) = rehearsal {
-        let steps = plan.steps as f64;
-        let saves = (steps / recipe.checkpoint.every_steps as f64).ceil();
-        let evaluations = recipe.evaluation.as_ref().map_or(0.0, |e| (steps / e.every_steps as f64).ceil());
-        let held_out = recipe.evaluation.as_ref().and_then(|e| e.max_tokens).unwrap_or(100_000) as f64;
-        let seconds = steps * r.seconds_per_step
-            + saves * r.seconds_per_save
-            + evaluations * held_out * r.seconds_per_held_out_token;
+        let seconds = estimated_seconds(recipe, plan, r);
         say(
             "time",
             &format!(

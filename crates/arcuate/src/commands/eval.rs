@@ -7,8 +7,9 @@ use std::time::Instant;
 use anyhow::Context;
 use arcuate_data::{Corpus, CorpusOptions, Document, Framing, Progress, Split, Stage, reader};
 use arcuate_eval::{
-    ClassificationResult, Done, Error, EvalModel, HeldOutOptions, HeldOutResult, RowResult, Task, TaskResult,
-    causal_rows, classification_task, classify, evaluate, held_out_task, lm_eval_json, run_task,
+    ClassificationResult, CommitteeMean, Done, Error, EvalModel, HeldOutOptions, HeldOutResult, RowResult, Task,
+    TaskResult, causal_rows, class_logits, classification_task, classify, committee, evaluate, held_out_task,
+    labelled_documents, lm_eval_json, run_task,
 };
 use arcuate_model::Input;
 use arcuate_objective::ObjectiveConfig;
@@ -87,11 +88,85 @@ impl Job {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    let results = results(&args)?;
+    let value = lm_eval_json(&args.model.display().to_string(), args.microbatch, &results);
+    if let Some(file) = &args.output {
+        write_atomic(file, format!("{value:#}\n").as_bytes()).context("cannot write the result")?;
+        terminal::say("wrote", &file.display().to_string());
+    }
+    if args.json { output::json(&value) } else { output::text(&table(&results)) }
+}
+
+/// One task over one model, or over several classifiers that answer together.
+pub(crate) fn one_task(
+    models: &[PathBuf],
+    task: &str,
+    mean: Option<CommitteeMean>,
+    limit: Option<u64>,
+) -> anyhow::Result<TaskResult> {
+    let args = |model: &PathBuf| Args {
+        model: model.clone(),
+        tasks: vec![task.to_owned()],
+        limit,
+        max_tokens: None,
+        microbatch: 16,
+        stride: None,
+        max_seq_len: None,
+        seed: 0,
+        output: None,
+        json: false,
+    };
+    let first = models.first().context("an evaluation needs a model")?;
+    let Some(mean) = mean.filter(|_| models.len() > 1) else {
+        return results(&args(first))?.pop().context("a task has a result");
+    };
+    let mut members = Vec::new();
+    let mut labels: Option<Vec<String>> = None;
+    for model in models {
+        folder::check(model)?;
+        let job = jobs(&args(model))?.pop().context("a task is named")?;
+        let opened = folder::open(model)?;
+        let eval = EvalModel { microbatch: 16, max_items: limit, ..EvalModel::new(&opened.network, &opened.tokenizer) };
+        let own = opened.network.architecture().labels().unwrap_or_default().to_vec();
+        let known = labels.get_or_insert_with(|| own.clone());
+        if *known != own {
+            let message = format!(
+                "`{}` has the classes {own:?}, the first member of the committee has {known:?}; train them on the same labels",
+                model.display()
+            );
+            return Err(exit::Coded { code: 4, message }.into());
+        }
+        let mut quiet = |_: Done| ControlFlow::Continue(());
+        members.push(match job {
+            Job::File(Task::Classify(file)) => {
+                class_logits(&eval, labelled_documents(&file).map_err(coded)?, &mut quiet).map_err(coded)?
+            }
+            Job::Recipe(_, recipe) => {
+                let eval = EvalModel { max_seq_len: Some(recipe.batch.max_seq_len), ..eval };
+                class_logits(&eval, held_out_documents(&recipe)?, &mut quiet).map_err(coded)?
+            }
+            Job::File(other) => {
+                let message =
+                    format!("a committee cannot answer `{other}`; it takes `classify:`, `held-out` and `recipe:`");
+                return Err(exit::usage(message));
+            }
+        });
+        terminal::say("eval", &format!("{} {task}", model.display()));
+    }
+    let items = committee(&members, mean).map_err(coded)?;
+    let labels = labels.unwrap_or_default();
+    let result = ClassificationResult::new(&labels, &items, &Bootstrap::default()).map_err(coded)?;
+    let mut result = classification_task(&Task::HeldOut, &result);
+    task.clone_into(&mut result.task);
+    Ok(result)
+}
+
+fn results(args: &Args) -> anyhow::Result<Vec<TaskResult>> {
     folder::check(&args.model)?;
     if args.microbatch == 0 || args.stride == Some(0) || args.max_seq_len == Some(0) {
         return Err(exit::usage("`--microbatch`, `--stride` and `--max-seq-len` must be 1 or more"));
     }
-    let jobs = jobs(&args)?;
+    let jobs = jobs(args)?;
     if let Some(file) = &args.output {
         let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if !parent.is_dir() || file.is_dir() {
@@ -128,12 +203,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         results.push(result.with_context(|| format!("`{}`", job.name()))?);
         terminal::say("eval", &format!("{} in {}", job.name(), terminal::duration(start.elapsed().as_secs_f64())));
     }
-    let value = lm_eval_json(&args.model.display().to_string(), args.microbatch, &results);
-    if let Some(file) = &args.output {
-        write_atomic(file, format!("{value:#}\n").as_bytes()).context("cannot write the result")?;
-        terminal::say("wrote", &file.display().to_string());
-    }
-    if args.json { output::json(&value) } else { output::text(&table(&results)) }
+    Ok(results)
 }
 
 /// All tasks, with their files there and their recipes read, before anything is computed.

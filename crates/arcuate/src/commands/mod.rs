@@ -21,6 +21,7 @@ mod runs;
 mod tokenizer;
 mod verify;
 
+pub(crate) use eval::one_task;
 pub(crate) use run::{read, refuse};
 
 /// Pretrains speech and text language models from recipes, and does what pretraining needs around it.

@@ -1,4 +1,4 @@
-//! `arcuate run`: one training, or a pipeline of them; resumes by itself if the run folder exists.
+//! `arcuate run`: one training, a pipeline of them, or a study; resumes by itself if the run folder exists.
 
 use std::path::{Path, PathBuf};
 
@@ -8,16 +8,19 @@ use arcuate_recipe::{Override, RecipeFile};
 use crate::exit::usage;
 use crate::session::{self, Options};
 
-/// Run a recipe (one training) or a pipeline (several, handing checkpoints over); run it again to resume.
+/// Run a recipe (one training), a pipeline (several, handing checkpoints over) or a study (arms by seeds, a verdict); run it
+/// again to resume.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   arcuate run recipes/quickstart.toml
   arcuate run recipes/quickstart.toml --set seed=18 --set name='\"quickstart-18\"'
-  arcuate run recipes/party.pipeline.toml
+  arcuate run recipes/century.pipeline.toml
+  arcuate run recipes/century.study.toml --jobs 2
+  arcuate run recipes/century.study.toml --only scratch --shard 1/4
 
 Ctrl-C, SIGTERM or SIGUSR1 once: finish the step, save, exit 75. Twice: stop now. Running the same command again resumes.")]
 pub(crate) struct Args {
-    /// Recipe or pipeline file.
+    /// Recipe, pipeline or study file.
     file: PathBuf,
     /// Change a value of the recipe, such as `batch.microbatch=4`; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -34,6 +37,18 @@ pub(crate) struct Args {
     /// Threads for the computation; left out: one for each core.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    /// Studies: so many runs at once, each a process of its own.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    jobs: u64,
+    /// Studies: only the runs of this arm, and what they need; may be repeated.
+    #[arg(long, value_name = "ARM")]
+    only: Vec<String>,
+    /// Studies: only part I of N of the runs, for arrays of jobs that share the runs folder.
+    #[arg(long, value_name = "I/N")]
+    shard: Option<String>,
+    /// Studies: this run alone; ends when standard input ends.
+    #[arg(long, value_name = "RUN", hide = true)]
+    study_run: Option<String>,
     /// One JSON object a line on standard output instead of the progress display.
     #[arg(long)]
     json: bool,
@@ -47,6 +62,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
     if args.dry_run {
         return super::check::plan_only(&args.file, &args.set, &args.runs_dir, args.json);
     }
+    let shard = args.shard.as_deref().map(str::parse).transpose();
+    let shard = shard.map_err(|error: arcuate_study::Error| usage(error.to_string()))?;
     let overrides = Override::from_flags(&args.set);
     let stop = crate::signals::install()?;
     let options = |accept| Options {
@@ -55,7 +72,30 @@ pub(crate) fn run(args: Args) -> Result<()> {
         accept_changed_data: accept,
         stop: stop.clone(),
     };
-    match arcuate_recipe::load_file(&args.file, &overrides)? {
+    let file = arcuate_recipe::load_file(&args.file, &overrides)?;
+    if !matches!(file, RecipeFile::Study(_)) && (args.jobs > 1 || !args.only.is_empty() || shard.is_some()) {
+        return Err(usage("`--jobs`, `--only` and `--shard` are for studies, and this file is none"));
+    }
+    match file {
+        RecipeFile::Study(study) => {
+            if let Some(name) = &args.study_run {
+                return crate::study::run_one(&study, name, options(args.accept_changed_data));
+            }
+            let folder = crate::study::folder(&args.runs_dir, &study.value);
+            refuse(arcuate_recipe::check_whole_study(&study, &folder).found)?;
+            let how = crate::study::How {
+                file: args.file,
+                set: args.set,
+                runs_dir: args.runs_dir,
+                jobs: args.jobs as usize,
+                threads: args.threads,
+                selection: arcuate_study::Selection { only: args.only, shard },
+                accept_changed_data: args.accept_changed_data,
+                json: args.json,
+                stop,
+            };
+            crate::study::run(&study, &how)
+        }
         RecipeFile::Recipe(loaded) => {
             refuse(arcuate_recipe::check_recipe(&loaded))?;
             let text = read(&args.file)?;

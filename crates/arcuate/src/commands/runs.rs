@@ -54,10 +54,12 @@ enum Command {
     /// Compare runs: metrics, recipe keys that differ, curves over each other.
     #[command(after_help = "Examples:
   arcuate runs compare quickstart larger
-  arcuate runs compare quickstart larger --metric train/loss --html compare.html")]
+  arcuate runs compare quickstart larger --metric train/loss --html compare.html
+  arcuate runs compare century-study
+  arcuate runs compare century-study/scratch-seed1 century-study/pretrained-seed1")]
     Compare {
-        /// Names of the runs, or their folders.
-        #[arg(required = true, num_args = 2..)]
+        /// Names of the runs, or their folders; a study stands for all of its runs.
+        #[arg(required = true)]
         names: Vec<String>,
         /// Plot this metric, such as `train/loss`; may be repeated.
         #[arg(long, value_name = "METRIC")]
@@ -149,6 +151,23 @@ fn find(name: &str, root: &Path) -> anyhow::Result<RunSummary> {
         run.name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     }
     Ok(run)
+}
+
+/// The runs of a study by path; any other name stays as it is.
+fn runs_of_study(name: &str, root: &Path) -> Vec<String> {
+    let is_study = |folder: &PathBuf| folder.join("rule.json").is_file() && !folder.join("status.json").is_file();
+    let folder = [root.join(name), PathBuf::from(name)].into_iter().find(|folder| !name.is_empty() && is_study(folder));
+    let Some(folder) = folder else { return vec![name.to_owned()] };
+    let mut runs: Vec<String> = std::fs::read_dir(&folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.join("status.json").is_file() && !path.to_string_lossy().contains(".old-"))
+        .map(|path| path.display().to_string())
+        .collect();
+    runs.sort();
+    runs
 }
 
 /// A damaged record is bad data.
@@ -263,6 +282,10 @@ fn checkpoints(run: &Path) -> Vec<String> {
 }
 
 fn compare_runs(names: &[String], wanted: &[String], html: Option<&Path>, common: &Common) -> anyhow::Result<()> {
+    let names: Vec<String> = names.iter().flat_map(|name| runs_of_study(name, &common.runs_dir)).collect();
+    if names.len() < 2 {
+        return Err(exit::usage("a comparison needs at least two runs; name another, or a study"));
+    }
     let runs: Vec<RunSummary> = names.iter().map(|name| find(name, &common.runs_dir)).collect::<anyhow::Result<_>>()?;
     let comparison = compare(&runs).map_err(coded)?;
     if let Some(unknown) = wanted.iter().find(|metric| comparison.overlay(metric).is_none()) {
