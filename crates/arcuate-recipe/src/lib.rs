@@ -33,4 +33,4 @@ pub use recipe::Recipe;
 pub use resolved::resolved_toml;
 pub use schema::{describe, pipeline_schema, recipe_schema, schema_files, study_schema, write_schemas};
 pub use source::{Finding, Source};
-pub use study::{CheckedStudy, Study, StudyRun, Work, check_study, check_whole_study};
+pub use study::{CheckedRecipe, CheckedStudy, Study, StudyRun, Work, check_study, check_whole_study};

@@ -12,7 +12,7 @@ mod check;
 mod runs;
 
 pub use check::{CheckedStudy, check_study, check_whole_study};
-pub use runs::{StudyRun, Work};
+pub use runs::{CheckedRecipe, StudyRun, Work};
 
 /// A study file: a claim, the arms that test it, and the rule that decides. A file is a study if it has `[[arm]]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

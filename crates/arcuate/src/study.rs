@@ -94,7 +94,7 @@ fn facts() -> Facts {
     let fact = |name: &str, value: String| (name.to_owned(), value);
     vec![
         fact("arcuate", env!("CARGO_PKG_VERSION").to_owned()),
-        fact("device", arcuate_ops::device::describe()),
+        fact("device", arcuate_ops::device::DeviceKind::Cpu.describe()),
         fact("system", format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
     ]
 }

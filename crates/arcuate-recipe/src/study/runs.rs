@@ -13,6 +13,9 @@ use crate::resolved::toml_value;
 use crate::source::{Finding, Source};
 use crate::study::{CommandStepConfig, EvalStepConfig, StepConfig, Study};
 
+/// A recipe with the findings about it, or what keeps it from being read.
+pub type CheckedRecipe = Result<(Loaded<Recipe>, Vec<Finding>), Diagnostics>;
+
 /// One run of a study.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StudyRun {
@@ -289,7 +292,7 @@ impl StudyRun {
     }
 
     /// The recipe of a training with the findings about it; what is handed over need not exist yet. `None` for other work.
-    pub fn load(&self, folder: &Path, source: &Source) -> Option<Result<(Loaded<Recipe>, Vec<Finding>), Diagnostics>> {
+    pub fn load(&self, folder: &Path, source: &Source) -> Option<CheckedRecipe> {
         let Work::Train(recipe) = &self.work else { return None };
         Some(load_recipe(recipe, &self.overrides(folder, source)).map(|loaded| {
             let is_handed = |finding: &Finding| self.hand_over.iter().any(|(path, _)| *path == finding.key_path);
