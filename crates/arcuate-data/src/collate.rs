@@ -25,6 +25,8 @@ pub struct Batch {
     pub token_types: Vec<i32>,
     /// Class of each row, -100 where unknown.
     pub labels: Vec<i32>,
+    /// What another model said of each row, a logit for each class, B times C; none unless every row has them.
+    pub logits: Option<Vec<f32>>,
     /// True where padding, B times T.
     pub is_padding: Vec<bool>,
     /// Identity of each row for random streams.
@@ -63,6 +65,7 @@ pub fn collate(rows: &[Row], pad_id: u32, pad_to: Option<usize>) -> Batch {
         may_attend: vec![[0, 0]; size],
         token_types: vec![0; size],
         labels: rows.iter().map(|row| row.label.map_or(IGNORED_TARGET, |label| label as i32)).collect(),
+        logits: rows.iter().map(|row| row.logits.as_deref()).collect::<Option<Vec<_>>>().map(|all| all.concat()),
         is_padding: vec![true; size],
         row_keys: rows.iter().map(|row| row.key).collect(),
         sources: rows.iter().map(|row| row.source).collect(),

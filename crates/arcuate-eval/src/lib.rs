@@ -2,6 +2,7 @@
 //!
 //! No result depends on the batch size: each row is summed on its own, then rows are added in their order.
 
+pub mod annotate;
 mod causal;
 mod classification;
 mod committee;
@@ -22,7 +23,7 @@ mod testing;
 
 pub use causal::causal_rows;
 pub use classification::{
-    ClassLogits, ClassScores, ClassificationResult, Classified, class_logits, classify, classify_file,
+    ClassLogits, ClassScores, ClassificationResult, Classified, class_logits, classify, classify_file, each_document,
     labelled_documents,
 };
 pub use committee::{CommitteeMean, committee};

@@ -1,5 +1,6 @@
 //! What is evaluated, and in what portions.
 
+use arcuate_data::Prompt;
 use arcuate_model::Network;
 use arcuate_text::{SpecialToken, Tokenizer};
 
@@ -10,6 +11,8 @@ pub struct EvalModel<'a> {
     pub network: &'a Network,
     /// The tokenizer that lies beside it.
     pub tokenizer: &'a Tokenizer,
+    /// The sentence and words with which a language model classifies; none for a classifier.
+    pub prompt: Option<&'a Prompt>,
     /// Rows in one forward pass; changes speed and memory, not results.
     pub microbatch: usize,
     /// Tokens by which windows over long texts move; left out: they do not overlap.
@@ -30,12 +33,21 @@ impl<'a> EvalModel<'a> {
         Self {
             network,
             tokenizer,
+            prompt: None,
             microbatch: 8,
             stride_tokens: None,
             max_seq_len: None,
             max_tokens: None,
             max_items: None,
             seed: 0,
+        }
+    }
+
+    /// The classes that the model can tell, in the order of its logits; empty if it is no classifier.
+    pub fn classes(&self) -> Vec<String> {
+        match self.prompt {
+            Some(prompt) => prompt.classes(),
+            None => self.network.architecture().labels().unwrap_or_default().to_vec(),
         }
     }
 

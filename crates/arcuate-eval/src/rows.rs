@@ -13,6 +13,7 @@ pub(crate) fn document_row(source: u32, key: u64, input_ids: &[u32], targets: &[
         positions: (0..len).collect(),
         spans: vec![(0, len); input_ids.len()],
         label: None,
+        logits: None,
         num_bytes,
         documents: vec![key as u32],
     }

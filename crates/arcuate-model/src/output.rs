@@ -1,6 +1,9 @@
 //! What a network gives.
 // N wanted places, C channels, V outputs: vocabulary or classes
 
+use std::sync::Arc;
+
+use arcuate_ops::embedding::embedding;
 use arcuate_ops::linear::{Layout, linear};
 use arcuate_ops::linear_cross_entropy::{CrossEntropy, Score, linear_cross_entropy, linear_cross_entropy_rows};
 use burn::tensor::Tensor;
@@ -27,6 +30,16 @@ impl Output {
     /// Negative log-likelihood of the target (negative: none) and best output at every place; no gradient. `[N]`
     pub fn scores(self, targets: &[i32]) -> Vec<Score> {
         linear_cross_entropy_rows(self.hidden, self.weight, self.bias, targets)
+    }
+
+    /// Only these outputs, in this order: their logits compete with each other alone.
+    pub fn only(self, outputs: &[u32]) -> Self {
+        let places: Arc<[i32]> = outputs.iter().map(|output| *output as i32).collect();
+        let bias = self.bias.map(|bias| {
+            let num = bias.dims()[0];
+            embedding(bias.reshape([num, 1]), &places, None).reshape([outputs.len()])
+        });
+        Self { hidden: self.hidden, weight: embedding(self.weight, &places, None), bias }
     }
 
     /// All logits: `[N, V]`.

@@ -44,24 +44,34 @@ impl Objective for Classification {
 
     fn loss(&self, batch: &Batch, output: Output) -> Loss {
         let targets: Arc<[i32]> = batch.labels.as_slice().into();
-        let count = targets.iter().filter(|label| **label >= 0).count() as f64;
         let how = CrossEntropy { label_smoothing: self.config.label_smoothing as f32, ..CrossEntropy::new(targets) };
-        Loss { sum: output.cross_entropy(&how), count }
+        row_loss(batch, output, how)
     }
 
     fn scores(&self, batch: &Batch, output: Output) -> Vec<RowScore> {
-        let scores = output.scores(&batch.labels);
-        scores
-            .iter()
-            .zip(&batch.labels)
-            .map(|(score, label)| RowScore {
-                loss_sum: f64::from(score.loss),
-                count: if *label >= 0 { 1.0 } else { 0.0 },
-                correct: u64::from(*label >= 0 && score.best == Some(*label as u32)),
-                predicted: score.best,
-            })
-            .collect()
+        row_scores(batch, output)
     }
+}
+
+/// Cross-entropy over the rows that have a label.
+pub(crate) fn row_loss(batch: &Batch, output: Output, how: CrossEntropy) -> Loss {
+    let count = batch.labels.iter().filter(|label| **label >= 0).count() as f64;
+    Loss { sum: output.cross_entropy(&how), count }
+}
+
+/// Scores of the rows that have a label.
+pub(crate) fn row_scores(batch: &Batch, output: Output) -> Vec<RowScore> {
+    let scores = output.scores(&batch.labels);
+    scores
+        .iter()
+        .zip(&batch.labels)
+        .map(|(score, label)| RowScore {
+            loss_sum: f64::from(score.loss),
+            count: if *label >= 0 { 1.0 } else { 0.0 },
+            correct: u64::from(*label >= 0 && score.best == Some(*label as u32)),
+            predicted: score.best,
+        })
+        .collect()
 }
 
 #[cfg(test)]

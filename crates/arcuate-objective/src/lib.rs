@@ -10,8 +10,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub mod classification;
+pub mod distillation;
 pub mod masked_lm;
 pub mod next_token;
+pub mod prompt;
 
 /// What an objective may know of the tokenizer.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +26,10 @@ pub struct Vocabulary {
     pub special: Vec<u32>,
     /// Whether each token begins a word. `[V]`
     pub starts_word: Arc<[bool]>,
+    /// The token of each class's word, where the objective has such words.
+    pub words: Vec<u32>,
+    /// Whether a token sees only earlier ones.
+    pub is_causal: bool,
 }
 
 /// A loss before any division.
@@ -91,7 +97,7 @@ macro_rules! objectives {
     };
 }
 
-objectives! { Classification => classification, MaskedLm => masked_lm, NextToken => next_token }
+objectives! { Classification => classification, Distillation => distillation, MaskedLm => masked_lm, NextToken => next_token, Prompt => prompt }
 
 /// An objective that this tokenizer or data cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -165,6 +171,7 @@ pub(crate) mod testing {
             may_attend: cells(&|_, _| 0).iter().map(|_| [0, seq_len as u32]).collect(),
             token_types: cells(&|_, _| 0),
             labels: vec![-100; rows.len()],
+            logits: None,
             is_padding: cells(&|i, t| i32::from(t >= rows[i].len())).into_iter().map(|x| x == 1).collect(),
             row_keys: (0..rows.len() as u64).collect(),
             sources: vec![0; rows.len()],

@@ -135,7 +135,8 @@ mod tests {
 
     fn objective(config: Config) -> MaskedLm {
         let starts_word = (0..100).map(|id| id % 3 == 0).collect();
-        let vocabulary = Vocabulary { size: 100, mask: Some(4), special: vec![0, 1, 2, 3, 4], starts_word };
+        let vocabulary =
+            Vocabulary { size: 100, mask: Some(4), special: vec![0, 1, 2, 3, 4], starts_word, ..Vocabulary::default() };
         build(&config, &vocabulary).expect("a sound configuration")
     }
 

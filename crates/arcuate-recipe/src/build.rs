@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use arcuate_data::{Corpus, CorpusOptions, Framing, Progress, Split, Texts};
-use arcuate_model::{Adoption, Architecture, Head, Network, TokenIds};
+use arcuate_model::{Adoption, Architecture, Head, ModelConfig, Network, TokenIds};
 use arcuate_objective::{Objective, ObjectiveConfig, Vocabulary};
 use arcuate_text::{SpecialToken, Tokenizer, TokenizerConfig};
 use arcuate_train::{Compute, Settings};
@@ -62,9 +62,18 @@ pub fn corpus(recipe: &Recipe, tokenizer: &Tokenizer, progress: &Progress<'_>) -
         max_seq_len: recipe.batch.max_seq_len,
         framing: match recipe.objective {
             ObjectiveConfig::NextToken(_) => Framing::CausalLm,
-            ObjectiveConfig::MaskedLm(_) | ObjectiveConfig::Classification(_) => Framing::Bert,
+            ObjectiveConfig::Prompt(_) if !matches!(recipe.model, ModelConfig::Bert(_)) => Framing::CausalLm,
+            ObjectiveConfig::MaskedLm(_)
+            | ObjectiveConfig::Classification(_)
+            | ObjectiveConfig::Distillation(_)
+            | ObjectiveConfig::Prompt(_) => Framing::Bert,
         },
-        labels: matches!(recipe.objective, ObjectiveConfig::Classification(_)),
+        labels: matches!(recipe.objective, ObjectiveConfig::Classification(_) | ObjectiveConfig::Prompt(_)),
+        logits: matches!(recipe.objective, ObjectiveConfig::Distillation(_)),
+        prompt: match &recipe.objective {
+            ObjectiveConfig::Prompt(prompt) => Some(prompt.prompt()),
+            _ => None,
+        },
     };
     Ok(Corpus::open(&recipe.data, tokenizer, &options, progress)?)
 }
@@ -92,6 +101,11 @@ pub fn objective(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Box<dyn Objec
         mask: tokenizer.special(SpecialToken::Mask),
         special: ids.clone().filter(|id| tokenizer.is_special(*id)).collect(),
         starts_word: ids.map(|id| tokenizer.starts_word(id)).collect(),
+        words: match &recipe.objective {
+            ObjectiveConfig::Prompt(prompt) => prompt.prompt().word_ids(tokenizer).map_err(arcuate_objective::Error)?,
+            _ => Vec::new(),
+        },
+        is_causal: !matches!(recipe.model, ModelConfig::Bert(_)),
     };
     Ok(recipe.objective.build(&vocabulary)?)
 }
@@ -99,8 +113,8 @@ pub fn objective(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Box<dyn Objec
 /// The architecture of a recipe: what its keys, the tokenizer and the labels fix together.
 pub fn architecture(recipe: &Recipe, vocab_size: usize, labels: &[String]) -> Result<Architecture> {
     let head = match recipe.objective {
-        ObjectiveConfig::Classification(_) => Head::Classes(labels.to_vec()),
-        ObjectiveConfig::MaskedLm(_) | ObjectiveConfig::NextToken(_) => Head::Tokens,
+        ObjectiveConfig::Classification(_) | ObjectiveConfig::Distillation(_) => Head::Classes(labels.to_vec()),
+        ObjectiveConfig::MaskedLm(_) | ObjectiveConfig::NextToken(_) | ObjectiveConfig::Prompt(_) => Head::Tokens,
     };
     Ok(Architecture::new(&recipe.model, vocab_size, head)?)
 }

@@ -35,6 +35,7 @@ const CHECKS: &[Check] = &[
     objective::special_tokens,
     objective::labels,
     objective::packing,
+    objective::prompt,
     run::source_names,
     run::same_texts_twice,
     run::horizon,

@@ -154,7 +154,7 @@ fn predicted_share(objective: &ObjectiveConfig) -> f64 {
     match objective {
         ObjectiveConfig::NextToken(_) => 1.0,
         ObjectiveConfig::MaskedLm(m) => m.mask_fraction,
-        ObjectiveConfig::Classification(_) => 0.0,
+        ObjectiveConfig::Classification(_) | ObjectiveConfig::Distillation(_) | ObjectiveConfig::Prompt(_) => 0.0,
     }
 }
 

@@ -257,7 +257,7 @@ pub struct StepConfig {
     /// Values that are changed in the recipe, by key path, as with `--set`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub set: BTreeMap<String, serde_json::Value>,
-    /// Key paths of the recipe, or arguments of the command, that take the best checkpoint of another step: `"pretrain"`; or a
+    /// Key paths of the recipe, arguments of the command, or the file of the evaluation, that take the best checkpoint of another step: `"pretrain"`; or a
     /// file from its folder: `"label/labels.jsonl"`. A step of the same arm, a shared step, an arm, or `ARM.STEP`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub from: BTreeMap<String, String>,
@@ -312,6 +312,7 @@ pub struct ArmConfig {
 #[serde(deny_unknown_fields)]
 pub struct EvalStepConfig {
     /// The task as in `arcuate eval`: `held-out`, `classify:FILE.jsonl`, `choice:FILE.jsonl`, `text:FILE`, `recipe:FILE.toml`.
+    /// A file that is a key of `from` is replaced by the path: `task = "classify:TEST"` with `from = { TEST = "draw/test.jsonl" }`.
     pub task: String,
     /// Steps whose best checkpoints are evaluated; all members of a step that has several.
     pub models: Vec<String>,
@@ -342,7 +343,8 @@ pub enum Combine {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CommandStepConfig {
-    /// The command and its arguments. An argument that is a key of `from` or `output` is replaced by the path.
+    /// The command and its arguments. An argument that is a key of `from` or `output` is replaced by the path, the argument `SEED`
+    /// by the seed of the run.
     pub args: Vec<String>,
     /// Arguments that stand for files in the folder of the step: `{ LABELS = "labels.jsonl" }`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

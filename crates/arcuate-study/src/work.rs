@@ -79,7 +79,7 @@ pub fn inputs(run: &StudyRun, folder: &Path, source: &Source) -> Result<String> 
         for model in models {
             text += &content_hash(&run.checkpoint(folder, model))?;
         }
-        if let Some((_, file)) = eval.task.split_once(':') {
+        if let Some((_, file)) = run.task(folder, eval).split_once(':') {
             text += &content_hash(Path::new(file))?;
         }
     }

@@ -416,7 +416,7 @@ impl Hooks for Recorder<'_> {
         }
         self.write(&record)?;
         let chosen = match (&self.recipe.objective, total.bits_per_byte) {
-            (ObjectiveConfig::Classification(_), _) => {
+            (ObjectiveConfig::Classification(_) | ObjectiveConfig::Distillation(_) | ObjectiveConfig::Prompt(_), _) => {
                 Evaluation { metric: "accuracy".to_string(), value: total.accuracy, smaller_is_better: false }
             }
             (_, Some(bits)) => Evaluation { metric: "bits_per_byte".to_string(), value: bits, smaller_is_better: true },
@@ -429,6 +429,9 @@ impl Hooks for Recorder<'_> {
     fn write_model(&mut self, network: &Network, dir: &Path) -> Result<(), HookError> {
         arcuate_model::save(network, build::token_ids(&self.parts.tokenizer), dir)?;
         self.parts.tokenizer.save(dir)?;
+        if let ObjectiveConfig::Prompt(prompt) = &self.recipe.objective {
+            prompt.prompt().save(dir)?;
+        }
         Ok(())
     }
 

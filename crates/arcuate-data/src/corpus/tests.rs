@@ -256,7 +256,7 @@ fn bidirectional_rows_frame_each_piece_and_carry_labels() {
     let folder = Folder::new();
     folder.write("x.jsonl", lines("doc", 30));
     let mut config = folder.config("x.jsonl", best_fit());
-    let options = CorpusOptions { max_seq_len: 48, framing: Framing::Bert, labels: false };
+    let options = CorpusOptions { max_seq_len: 48, framing: Framing::Bert, labels: false, logits: false, prompt: None };
     let corpus = open(&config, &options).expect("opens");
     let mut num_text_tokens = 0;
     for row in one_epoch(&corpus, 1) {
@@ -288,7 +288,7 @@ fn documents_without_a_label_are_refused_or_left_out() {
     folder.write("x.jsonl", lines("doc", 10) + "{\"text\": \"no label\", \"kind\": null}\n");
     let mut config = folder.config("x.jsonl", document());
     config.source.get_mut("a").expect("the only source").label_column = Some("kind".to_owned());
-    let options = CorpusOptions { max_seq_len: 64, framing: Framing::Bert, labels: true };
+    let options = CorpusOptions { max_seq_len: 64, framing: Framing::Bert, labels: true, logits: false, prompt: None };
     let error = open(&config, &options).err().expect("one has none").to_string();
     assert!(error.contains("1 of 11 documents have no label") && error.contains("x.jsonl:11"), "{error}");
     config.max_bad_items = 1;

@@ -49,7 +49,32 @@ pub(super) fn document(
             None => return Err(missing(column, "label_column", &record, place)),
         },
     };
-    Ok(Document { id, parent: None, text, label, attributes: record, place })
+    let logits = match &source.logits_column {
+        None => None,
+        Some(column) => match record.remove(column) {
+            Some(Value::Object(by_class)) => Some(logits(by_class, column, &id, &place)?),
+            Some(other) => {
+                let detail = format!("has {} as `{column}`, not an object with a number for each class", kind(&other));
+                return Err(bad(BadReason::WrongType, place, detail));
+            }
+            None => return Err(missing(column, "logits_column", &record, place)),
+        },
+    };
+    Ok(Document { id, parent: None, text, label, logits, attributes: record, place })
+}
+
+/// Finite numbers by class, sorted by class.
+fn logits(by_class: Map<String, Value>, column: &str, id: &str, place: &str) -> Result<Vec<(String, f32)>> {
+    let number = |(class, value): (String, Value)| match value.as_f64() {
+        Some(number) if (number as f32).is_finite() => Ok((class, number as f32)),
+        _ => {
+            let detail = format!("has {value} as `{column}` of class `{class}` (id `{id}`), not a finite number");
+            Err(bad(BadReason::WrongType, place.to_owned(), detail))
+        }
+    };
+    let mut logits: Vec<(String, f32)> = by_class.into_iter().map(number).collect::<Result<_>>()?;
+    logits.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(logits)
 }
 
 fn missing(column: &str, key: &str, record: &Map<String, Value>, place: String) -> Error {

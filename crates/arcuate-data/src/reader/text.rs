@@ -102,7 +102,7 @@ impl TextParts {
         let name = &self.file.name;
         let id = if self.split_at.is_some() { format!("{name}#{}", self.section) } else { name.clone() };
         let place = self.file.path.display().to_string();
-        let document = Document { id, parent: None, text, label: None, attributes: Map::new(), place };
+        let document = Document { id, parent: None, text, label: None, logits: None, attributes: Map::new(), place };
         let is_last = is_end || is_section_full;
         let part = Part { document, is_first: self.is_first, is_last };
         self.is_first = is_last;

@@ -10,12 +10,13 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use arcuate_text::SpecialToken;
 use rayon::prelude::*;
 
-use super::{DOCUMENTS, DocumentRecord, IDS, MAX_LABELS, NO_LABEL, StoreDetails, TOKENS, file_in};
+use super::{DOCUMENTS, DocumentRecord, IDS, LOGITS, MAX_LABELS, NO_LABEL, StoreDetails, TOKENS, file_in};
 use crate::config::{DataConfig, SourceConfig};
 use crate::encoder::Encoder;
 use crate::error::{BadItem, BadItems, BadReason, Error, Result};
 use crate::files::InputFile;
 use crate::progress::{Progress, Stage};
+use crate::prompt::Prompt;
 use crate::reader::{PART_BYTES, Part, Parts};
 use crate::row::Framing;
 use crate::split::id_hash;
@@ -30,6 +31,8 @@ pub(super) struct Job<'a> {
     pub(super) source: &'a SourceConfig,
     pub(super) encoder: &'a dyn Encoder,
     pub(super) framing: Framing,
+    /// The sentence that documents are written into, and the most tokens of it.
+    pub(super) prompt: Option<(&'a Prompt, usize)>,
     pub(super) progress: &'a Progress<'a>,
 }
 
@@ -59,6 +62,27 @@ impl Job<'_> {
         writer.finish()
     }
 
+    fn encode(&self, part: &Part) -> Result<Vec<u32>> {
+        let document = &part.document;
+        let Some((prompt, max_tokens)) = self.prompt else {
+            let encoded = self.encoder.encode(&document.text);
+            return encoded.map_err(|source| Error::Encode { place: document.place.clone(), source });
+        };
+        if !(part.is_first && part.is_last) {
+            let detail = format!("is longer than the {PART_BYTES} bytes that a prompt takes; shorten it");
+            let place = document.place.clone();
+            return Err(Error::BadItem(BadItem { reason: BadReason::TooLong, place, detail }));
+        }
+        let mask = match self.framing {
+            Framing::Bert => {
+                let missing = Error::MissingSpecial { missing: "[MASK]" };
+                Some(self.encoder.special(SpecialToken::Mask).ok_or(missing)?)
+            }
+            Framing::CausalLm => None,
+        };
+        prompt.encode_with(self.encoder, document, mask, max_tokens)
+    }
+
     fn consume(
         &self,
         batches: Receiver<Batch>,
@@ -70,10 +94,7 @@ impl Job<'_> {
                 .into_par_iter()
                 .map(|part| {
                     let part = part?;
-                    let tokens = self
-                        .encoder
-                        .encode(&part.document.text)
-                        .map_err(|source| Error::Encode { place: part.document.place.clone(), source })?;
+                    let tokens = self.encode(&part)?;
                     Ok((part, tokens))
                 })
                 .collect();
@@ -137,6 +158,7 @@ struct Writer<'a> {
     tokens: Output,
     documents: Output,
     ids: Output,
+    logits: Option<Output>,
     seen: HashSet<u64>,
     label_index: HashMap<String, u32>,
     bad: BadItems,
@@ -145,6 +167,7 @@ struct Writer<'a> {
     current: Option<DocumentRecord>,
     num_text_tokens: u64,
     current_id: String,
+    current_logits: Vec<f32>,
 }
 
 impl<'a> Writer<'a> {
@@ -154,13 +177,16 @@ impl<'a> Writer<'a> {
             Framing::Bert => None,
         };
         let vocab_size = job.encoder.vocab_size();
+        let is_open = job.prompt.is_some() && job.framing == Framing::CausalLm;
         Ok(Self {
             job,
             bos: mark(SpecialToken::Bos),
-            eos: mark(SpecialToken::Eos),
+            // The last token of a causal row is only predicted; a prompt must be seen to its end.
+            eos: mark(SpecialToken::Eos).or(is_open.then_some(0)),
             tokens: Output::create(dir, TOKENS)?,
             documents: Output::create(dir, DOCUMENTS)?,
             ids: Output::create(dir, IDS)?,
+            logits: job.source.logits_column.as_ref().map(|_| Output::create(dir, LOGITS)).transpose()?,
             seen: HashSet::new(),
             label_index: HashMap::new(),
             bad: BadItems::new(job.config.max_bad_items),
@@ -169,6 +195,7 @@ impl<'a> Writer<'a> {
                 num_tokens: 0,
                 num_bytes: 0,
                 labels: Vec::new(),
+                logit_classes: Vec::new(),
                 num_unlabelled: 0,
                 first_unlabelled: None,
                 bad_items: Default::default(),
@@ -180,6 +207,7 @@ impl<'a> Writer<'a> {
             current: None,
             num_text_tokens: 0,
             current_id: String::new(),
+            current_logits: Vec::new(),
         })
     }
 
@@ -217,6 +245,27 @@ impl<'a> Writer<'a> {
             return self.bad.add(BadItem { reason: BadReason::DuplicateId, place, detail });
         }
         let label = self.label(document.label.as_deref())?;
+        self.current_logits.clear();
+        if let Some(logits) = &document.logits {
+            let classes = || logits.iter().map(|(class, _)| class);
+            if self.details.logit_classes.is_empty() {
+                self.details.logit_classes = classes().cloned().collect();
+            }
+            if !classes().eq(&self.details.logit_classes) {
+                let detail = format!(
+                    "has logits for the {} classes {:?} (id `{}`), those before for the {} classes {:?}; annotate all with one model",
+                    logits.len(),
+                    classes().collect::<Vec<_>>(),
+                    document.id,
+                    self.details.logit_classes.len(),
+                    self.details.logit_classes
+                );
+                let place = document.place.clone();
+                self.current = None;
+                return self.bad.add(BadItem { reason: BadReason::WrongType, place, detail });
+            }
+            self.current_logits.extend(logits.iter().map(|(_, logit)| *logit));
+        }
         let mut current = DocumentRecord {
             side_hash: document.side_hash(),
             id_end: 0,
@@ -249,6 +298,9 @@ impl<'a> Writer<'a> {
         if self.details.num_documents == u64::from(u32::MAX) {
             let detail = "has more than 4 thousand million documents; divide it into several sources".to_owned();
             return Err(Error::TooLarge { place: self.job.name.to_owned(), detail });
+        }
+        if let Some(logits) = &mut self.logits {
+            logits.write(bytemuck::cast_slice(&self.current_logits))?;
         }
         self.ids.write(self.current_id.as_bytes())?;
         self.ids_bytes += self.current_id.len() as u64;
@@ -308,7 +360,8 @@ impl<'a> Writer<'a> {
     }
 
     fn finish(self) -> Result<StoreDetails> {
-        let Self { mut details, bad, tokens, documents, ids, job, .. } = self;
+        let Self { mut details, bad, tokens, documents, ids, logits, job, .. } = self;
+        logits.map_or(Ok(()), Output::finish)?;
         tokens.finish()?;
         documents.finish()?;
         ids.finish()?;

@@ -28,8 +28,8 @@ pub(super) fn network(recipe: &Recipe) -> Vec<Finding> {
             format!("`masked_lm` needs a model that sees both sides, but `{model}` is causal"),
             "use `[model.bert]`, or `[objective.next_token]`",
         ),
-        (ObjectiveConfig::Classification(_), true) => finding(
-            format!("`classification` needs a model with a classifier, which `{model}` has not"),
+        (ObjectiveConfig::Classification(_) | ObjectiveConfig::Distillation(_), true) => finding(
+            format!("`{objective}` needs a model with a classifier, which `{model}` has not"),
             "use `[model.bert]`",
         ),
         _ => Vec::new(),
@@ -53,13 +53,30 @@ pub(super) fn probabilities(recipe: &Recipe) -> Vec<Finding> {
     found
 }
 
+pub(super) fn prompt(recipe: &Recipe) -> Vec<Finding> {
+    let ObjectiveConfig::Prompt(config) = &recipe.objective else { return Vec::new() };
+    let prompt = config.prompt();
+    let finding = |(message, help): (String, String)| {
+        let key = if message.contains("word") { "words" } else { "template" };
+        Finding::error("recipe::impossible", format!("objective.prompt.{key}"), message).help(help)
+    };
+    let mut found: Vec<Finding> = prompt.problems().into_iter().map(finding).collect();
+    if found.is_empty() && is_causal(recipe) && !prompt.ends_open() {
+        let model = recipe.model.name();
+        let message = format!("`{model}` is causal and cannot see what follows `{{mask}}`");
+        let finding = Finding::error("recipe::impossible", "objective.prompt.template", message);
+        found.push(finding.help("put `{mask}` last"));
+    }
+    found
+}
+
 pub(super) fn special_tokens(recipe: &Recipe) -> Vec<Finding> {
     let has_them = matches!(recipe.tokenizer, TokenizerConfig::Wordpiece(_) | TokenizerConfig::File(_));
     if is_causal(recipe) || has_them {
         return Vec::new();
     }
     let tokens = match recipe.objective {
-        ObjectiveConfig::MaskedLm(_) => "`[CLS]`, `[SEP]` and `[MASK]`",
+        ObjectiveConfig::MaskedLm(_) | ObjectiveConfig::Prompt(_) => "`[CLS]`, `[SEP]` and `[MASK]`",
         _ => "`[CLS]` and `[SEP]`",
     };
     let name = recipe.tokenizer.name();
@@ -69,26 +86,40 @@ pub(super) fn special_tokens(recipe: &Recipe) -> Vec<Finding> {
 }
 
 pub(super) fn labels(recipe: &Recipe) -> Vec<Finding> {
-    if !matches!(recipe.objective, ObjectiveConfig::Classification(_)) {
-        return Vec::new();
-    }
-    let without = recipe.data.source.iter().filter(|(_, source)| source.label_column.is_none());
+    let (what, column, help) = match recipe.objective {
+        ObjectiveConfig::Classification(_) | ObjectiveConfig::Prompt(_) => {
+            ("labels", "label_column", "the name of the column that holds the class")
+        }
+        ObjectiveConfig::Distillation(_) => {
+            ("logits", "logits_column", "the name of the column that `arcuate data annotate` wrote, `logits`")
+        }
+        _ => return Vec::new(),
+    };
+    let objective = recipe.objective.name();
+    let without = recipe.data.source.iter().filter(|(_, source)| match recipe.objective {
+        ObjectiveConfig::Distillation(_) => source.logits_column.is_none(),
+        _ => source.label_column.is_none(),
+    });
     without
         .map(|(name, _)| {
-            let message = "`classification` needs labels, but this source has no `label_column`";
+            let message = format!("`{objective}` needs {what}, but this source has no `{column}`");
             Finding::error("recipe::missing-column", format!("data.source.{}", key(name)), message)
-                .help("add `label_column = \"...\"` with the name of the column that holds the class")
+                .help(format!("add `{column} = \"...\"` with {help}"))
         })
         .collect()
 }
 
 pub(super) fn packing(recipe: &Recipe) -> Vec<Finding> {
-    let classifies = matches!(recipe.objective, ObjectiveConfig::Classification(_));
+    let classifies = matches!(
+        recipe.objective,
+        ObjectiveConfig::Classification(_) | ObjectiveConfig::Distillation(_) | ObjectiveConfig::Prompt(_)
+    );
     if !classifies || matches!(recipe.data.packing, PackingConfig::Document(_)) {
         return Vec::new();
     }
     let name = recipe.data.packing.name();
-    let message = format!("`classification` needs one document a row, but `{name}` puts several in one");
+    let objective = recipe.objective.name();
+    let message = format!("`{objective}` needs one document a row, but `{name}` puts several in one");
     let finding = Finding::error("recipe::impossible", format!("data.packing.{name}"), message);
     vec![finding.help("use `[data.packing.document]`")]
 }

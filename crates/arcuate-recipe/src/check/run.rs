@@ -88,7 +88,7 @@ pub(super) fn evaluation(recipe: &Recipe) -> Vec<Finding> {
         let finding = Finding::warning("recipe::unused", "evaluation.every_steps", message);
         found.push(finding.help(format!("lower it to at most {steps} for a curve")));
     }
-    let counts_bytes = !matches!(recipe.objective, ObjectiveConfig::Classification(_) | ObjectiveConfig::MaskedLm(_));
+    let counts_bytes = matches!(recipe.objective, ObjectiveConfig::NextToken(_));
     if evaluation.compare_with_lzma && !counts_bytes {
         let message = format!("`{}` gives no bits per byte to compare with LZMA", recipe.objective.name());
         let finding = Finding::error("recipe::impossible", "evaluation.compare_with_lzma", message);

@@ -306,7 +306,7 @@ impl StudyRun {
         let json = match &self.work {
             Work::Train(recipe) => serde_json::json!({"recipe": recipe}),
             Work::Eval(eval, models) => {
-                serde_json::json!({"eval": {"task": eval.task, "models": models, "combine": eval.combine, "limit": eval.limit}})
+                serde_json::json!({"eval": {"task": self.task(folder, eval), "models": models, "combine": eval.combine, "limit": eval.limit}})
             }
             Work::Command(_) => serde_json::json!({"command": self.arguments(folder)}),
         };
@@ -320,6 +320,13 @@ impl StudyRun {
         best_checkpoint(&folder.join(run))
     }
 
+    /// The task of an evaluation, with a path in place of a name.
+    pub fn task(&self, folder: &Path, eval: &EvalStepConfig) -> String {
+        let Some((kind, file)) = eval.task.split_once(':') else { return eval.task.clone() };
+        let handed = self.handed(folder).into_iter().find(|(key, _)| key == file);
+        handed.map_or_else(|| eval.task.clone(), |(_, path)| format!("{kind}:{}", path.display()))
+    }
+
     /// The arguments of a command, with paths in place of names.
     pub fn arguments(&self, folder: &Path) -> Vec<String> {
         let Work::Command(command) = &self.work else { return Vec::new() };
@@ -328,7 +335,8 @@ impl StudyRun {
         let replaced = |arg: &String| {
             let given = handed.iter().find(|(key, _)| key == arg).map(|(_, path)| path.clone());
             let made = command.output.get(arg).map(|file| own.join(file));
-            given.or(made).map_or_else(|| arg.clone(), |path| path.display().to_string())
+            let seed = self.seed.filter(|_| arg == "SEED").map(|seed| seed.to_string());
+            given.or(made).map(|path| path.display().to_string()).or(seed).unwrap_or_else(|| arg.clone())
         };
         command.args.iter().map(replaced).collect()
     }

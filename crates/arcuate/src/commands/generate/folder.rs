@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use arcuate_data::Prompt;
+use arcuate_eval::EvalModel;
 use arcuate_model::Network;
 use arcuate_text::Tokenizer;
 
@@ -12,6 +14,15 @@ use crate::exit;
 pub(crate) struct Opened {
     pub network: Network,
     pub tokenizer: Tokenizer,
+    /// The sentence and words with which it was trained to classify.
+    pub prompt: Option<Prompt>,
+}
+
+impl Opened {
+    /// For evaluation, with every default.
+    pub(crate) fn eval(&self) -> EvalModel<'_> {
+        EvalModel { prompt: self.prompt.as_ref(), ..EvalModel::new(&self.network, &self.tokenizer) }
+    }
 }
 
 /// Loads the network of a checkpoint folder to the CPU, for use without training.
@@ -40,7 +51,7 @@ pub(crate) fn open(dir: &Path) -> anyhow::Result<Opened> {
         );
         return Err(exit::Coded { code: 4, message }.into());
     }
-    Ok(Opened { network, tokenizer })
+    Ok(Opened { network, tokenizer, prompt: Prompt::load(dir)? })
 }
 
 /// Refuses what is no checkpoint folder, and says what it is instead.

@@ -1,0 +1,336 @@
+//! Prompts: a document written into a sentence with an open place, and a word for each class that may stand there.
+//!
+//! A template names columns of a document and the open place: `{text} It was {mask} .` or `{text} ? {mask} , {second}`.
+//! Its parts are joined by one space; a column that is empty or missing leaves no gap. A document that is too long loses the end
+//! of its last column first; words of the template are never cut.
+//!
+//! # Reference
+//! Schick and Schuetze 2021; Gao et al. 2021; Shi and Lipani 2023
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use arcuate_text::SpecialToken;
+
+use crate::encoder::Encoder;
+use crate::error::{BadItem, BadReason, Error, Result};
+use crate::reader::Document;
+
+/// A template with a word for each class.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prompt {
+    /// The sentence: words, `{COLUMN}` and one `{mask}`.
+    pub template: String,
+    /// The word of each class, in the order of the classes: that of their names.
+    pub words: BTreeMap<String, String>,
+}
+
+/// A stretch of a template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Words(String),
+    Column(String),
+    Open,
+}
+
+impl Prompt {
+    /// Its file in a checkpoint.
+    pub const FILE: &str = "prompt.json";
+
+    /// The prompt of a checkpoint that was trained to classify by words; none if it has none.
+    pub fn load(checkpoint: &Path) -> Result<Option<Self>> {
+        let path = checkpoint.join(Self::FILE);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let text = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+        let damaged = |e: serde_json::Error| Error::DamagedFile { path: path.clone(), line: 0, detail: e.to_string() };
+        serde_json::from_slice(&text).map(Some).map_err(damaged)
+    }
+
+    /// Writes it into a checkpoint.
+    pub fn save(&self, checkpoint: &Path) -> Result<()> {
+        let path = checkpoint.join(Self::FILE);
+        let text = serde_json::to_string_pretty(self).expect("strings") + "\n";
+        std::fs::write(&path, text).map_err(|e| Error::io("write", &path, e))
+    }
+
+    /// What makes this prompt impossible, with the remedy.
+    pub fn problems(&self) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        let parts = match parts(&self.template) {
+            Ok(parts) => parts,
+            Err(problem) => return vec![(problem, "write for instance `{text} It was {mask} .`".to_owned())],
+        };
+        let open = parts.iter().filter(|part| **part == Part::Open).count();
+        if open != 1 {
+            let message = format!("`{}` has {open} open places", self.template);
+            found.push((message, "write `{mask}` exactly once".to_owned()));
+        }
+        if !parts.iter().any(|part| matches!(part, Part::Column(_))) {
+            let message = format!("`{}` names no column of the documents", self.template);
+            found.push((message, "write `{text}` where the text belongs".to_owned()));
+        }
+        if self.words.len() < 2 {
+            let message = format!("{} classes have a word", self.words.len());
+            found.push((
+                message,
+                "give a word for each of at least 2 classes: `words = { bad = \"terrible\", good = \"great\" }`"
+                    .to_owned(),
+            ));
+        }
+        let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
+        for (class, word) in &self.words {
+            if word.trim().is_empty() || word.contains(char::is_whitespace) {
+                found.push((
+                    format!("the word `{word}` of class `{class}` is not one word"),
+                    "give one word".to_owned(),
+                ));
+            }
+            if let Some(other) = seen.insert(word, class) {
+                let message = format!("the classes `{other}` and `{class}` have the same word `{word}`");
+                found.push((message, "give each class its own word".to_owned()));
+            }
+        }
+        found
+    }
+
+    /// Whether the open place is the end, as a causal model needs it.
+    pub fn ends_open(&self) -> bool {
+        parts(&self.template).is_ok_and(|parts| parts.last() == Some(&Part::Open))
+    }
+
+    /// The classes, in their order.
+    pub fn classes(&self) -> Vec<String> {
+        self.words.keys().cloned().collect()
+    }
+
+    /// The columns that the template names.
+    pub fn columns(&self) -> Vec<String> {
+        let column = |part: Part| match part {
+            Part::Column(name) => Some(name),
+            _ => None,
+        };
+        parts(&self.template).unwrap_or_default().into_iter().filter_map(column).collect()
+    }
+
+    /// The document written into the template with `word` in the open place, on one line.
+    pub fn fill(&self, document: &Document, word: &str) -> String {
+        let text = |part: Part| match part {
+            Part::Words(words) => words,
+            Part::Column(name) => column(document, &name),
+            Part::Open => word.to_owned(),
+        };
+        let texts = parts(&self.template).unwrap_or_default().into_iter().map(text);
+        texts.filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ")
+    }
+
+    /// The tokens of a document in the template, at most `max_tokens`. `mask` stands in the open place; without one the open place must
+    /// be the end, where nothing is written.
+    pub(crate) fn encode_with(
+        &self,
+        encoder: &dyn Encoder,
+        document: &Document,
+        mask: Option<u32>,
+        max_tokens: usize,
+    ) -> Result<Vec<u32>> {
+        // Each stretch with whether it may be cut.
+        let mut stretches: Vec<(Vec<u32>, bool)> = Vec::new();
+        for part in parts(&self.template).unwrap_or_default() {
+            let (text, may_be_cut) = match part {
+                Part::Words(words) => (words, false),
+                Part::Column(name) => (column(document, &name), true),
+                Part::Open => {
+                    stretches.push((mask.into_iter().collect(), false));
+                    continue;
+                }
+            };
+            if text.is_empty() {
+                continue;
+            }
+            let text = if stretches.is_empty() { text } else { format!(" {text}") };
+            let tokens =
+                encoder.encode(&text).map_err(|source| Error::Encode { place: document.place.clone(), source })?;
+            stretches.push((tokens, may_be_cut));
+        }
+        let total: usize = stretches.iter().map(|(tokens, _)| tokens.len()).sum();
+        let fixed: usize = stretches.iter().filter(|(_, cut)| !cut).map(|(tokens, _)| tokens.len()).sum();
+        if fixed >= max_tokens {
+            let detail = format!(
+                "(id `{}`) has no place for its text: the template takes {fixed} of {max_tokens} tokens; raise `max_seq_len` or shorten the template",
+                document.id
+            );
+            return Err(Error::BadItem(BadItem { reason: BadReason::TooLong, place: document.place.clone(), detail }));
+        }
+        let mut over = total.saturating_sub(max_tokens);
+        for (tokens, _) in stretches.iter_mut().rev().filter(|(_, cut)| *cut) {
+            let less = over.min(tokens.len());
+            tokens.truncate(tokens.len() - less);
+            over -= less;
+        }
+        Ok(stretches.into_iter().flat_map(|(tokens, _)| tokens).collect())
+    }
+
+    /// As a corpus does it, for a tokenizer.
+    pub fn encode(
+        &self,
+        tokenizer: &arcuate_text::Tokenizer,
+        document: &Document,
+        mask: Option<u32>,
+        max_tokens: usize,
+    ) -> Result<Vec<u32>> {
+        self.encode_with(tokenizer, document, mask, max_tokens)
+    }
+
+    /// The token of each class's word, in the order of the classes.
+    ///
+    /// # Errors
+    /// Names the word that is not one ordinary token of this tokenizer, with its pieces.
+    pub fn word_ids(&self, tokenizer: &arcuate_text::Tokenizer) -> Result<Vec<u32>, String> {
+        let starts = parts(&self.template).unwrap_or_default().first() == Some(&Part::Open);
+        let id = |(class, word): (&String, &String)| {
+            let text = if starts { word.clone() } else { format!(" {word}") };
+            let ids = tokenizer.encode(&text).map_err(|error| error.to_string())?;
+            let unknown = tokenizer.special(SpecialToken::Unk);
+            match ids.as_slice() {
+                [id] if Some(*id) != unknown && !tokenizer.is_special(*id) => Ok(*id),
+                ids => {
+                    let pieces: Vec<String> = ids.iter().filter_map(|id| tokenizer.id_to_token(*id)).collect();
+                    Err(format!(
+                        "the word `{word}` of class `{class}` is not one token but {pieces:?}; choose another word, or a tokenizer that has it"
+                    ))
+                }
+            }
+        };
+        let ids: Vec<u32> = self.words.iter().map(id).collect::<Result<_, String>>()?;
+        let classes: Vec<&String> = self.words.keys().collect();
+        for (i, own) in ids.iter().enumerate() {
+            if let Some(j) = ids[..i].iter().position(|other| other == own) {
+                return Err(format!(
+                    "the words of `{}` and `{}` are the same token; choose another word",
+                    classes[j], classes[i]
+                ));
+            }
+        }
+        Ok(ids)
+    }
+
+    /// A hash of template and words, for the names of caches.
+    pub(crate) fn key(&self, max_tokens: usize) -> String {
+        format!("{:?} {max_tokens}", self.template)
+    }
+}
+
+/// The text of a column on one line; empty if the document has none.
+fn column(document: &Document, name: &str) -> String {
+    let text = if name == "text" {
+        document.text.clone()
+    } else {
+        match document.attributes.get(name) {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Null) | None => String::new(),
+            Some(other) => other.to_string(),
+        }
+    };
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The parts of a template; an error in words where braces do not match.
+fn parts(template: &str) -> Result<Vec<Part>, String> {
+    let mut parts = Vec::new();
+    let mut rest = template;
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    while let Some(start) = rest.find('{') {
+        let (before, from) = rest.split_at(start);
+        let end = from.find('}').ok_or_else(|| format!("`{template}` has a `{{` without `}}`"))?;
+        parts.push(Part::Words(words(before)));
+        let name = from[1..end].trim();
+        parts.push(match name {
+            "mask" => Part::Open,
+            "" => return Err(format!("`{template}` has empty braces")),
+            name => Part::Column(name.to_owned()),
+        });
+        rest = &from[end + 1..];
+    }
+    if rest.contains('}') {
+        return Err(format!("`{template}` has a `}}` without `{{`"));
+    }
+    parts.push(Part::Words(words(rest)));
+    parts.retain(|part| *part != Part::Words(String::new()));
+    Ok(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Bytes;
+
+    fn prompt(template: &str) -> Prompt {
+        let words = [("bad", "terrible"), ("good", "great")];
+        Prompt {
+            template: template.to_owned(),
+            words: words.iter().map(|(class, word)| ((*class).to_owned(), (*word).to_owned())).collect(),
+        }
+    }
+
+    fn document(text: &str, second: &str) -> Document {
+        let mut document = Document { text: text.to_owned(), id: "d7".to_owned(), ..Document::default() };
+        document.attributes.insert("second".to_owned(), second.into());
+        document
+    }
+
+    fn encoded(template: &str, text: &str, second: &str, max: usize) -> Result<String> {
+        let ids =
+            prompt(template).encode_with(&Bytes::default(), &document(text, second), Some(u32::from(b'#')), max)?;
+        Ok(ids.into_iter().map(|id| char::from(id as u8)).collect())
+    }
+
+    #[test]
+    fn sentences_are_those_of_the_paper_card() {
+        let fill = |template: &str, a: &str, b: &str, word: &str| prompt(template).fill(&document(a, b), word);
+        let pair = "{text} . {mask} , in this case {second}";
+        assert_eq!(fill(pair, "A man", "he runs", "Maybe"), "A man . Maybe , in this case he runs");
+        assert_eq!(fill("{mask} : {text}", "Who ?", "", "Human"), "Human : Who ?");
+        assert_eq!(fill("{text} This is {mask}", "a", "", "correct"), "a This is correct");
+        assert_eq!(fill("{text} {mask} , {second}", "a", "", "No"), "a No ,");
+        assert_eq!(fill("{text} It was {mask} .", "two\nlines\there", "", "great"), "two lines here It was great .");
+    }
+
+    #[test]
+    fn the_last_text_is_cut_first_and_the_template_never() {
+        assert_eq!(encoded("{text} is {mask}", "abcdefgh", "", 20).expect("fits"), "abcdefgh is#");
+        assert_eq!(encoded("{text} is {mask}", "abcdefgh", "", 7).expect("fits"), "abc is#");
+        let pair = "{text} {mask} {second}";
+        assert_eq!(encoded(pair, "abcd", "efgh", 8).expect("fits"), "abcd# ef");
+        assert_eq!(encoded(pair, "abcd", "efgh", 4).expect("fits"), "abc#");
+        let error = encoded("{text} is {mask}", "abc", "", 4).expect_err("no room").to_string();
+        assert!(error.contains("d7") && error.contains("takes 4 of 4"), "{error}");
+    }
+
+    #[test]
+    fn wrong_prompts_are_explained() {
+        let problems = |template: &str| prompt(template).problems().len();
+        assert_eq!(problems("{text} It was {mask} ."), 0);
+        for wrong in
+            ["{text} it was", "{text} {mask} {mask}", "it was {mask}", "{text} {mask", "{text} {} {mask}", "{text} }"]
+        {
+            assert_eq!(problems(wrong), 1, "{wrong}");
+        }
+        let mut twice = prompt("{text} {mask}");
+        twice.words.insert("fine".to_owned(), "great".to_owned());
+        let found = twice.problems();
+        assert!(found[0].0.contains("`fine` and `good`"), "{found:?}");
+    }
+
+    #[test]
+    fn columns_and_the_end_are_known() {
+        let pair = prompt("{text} . I think that {second} ? {mask}");
+        assert_eq!(pair.columns(), ["text", "second"]);
+        assert!(pair.ends_open() && !prompt("{text} It was {mask} .").ends_open());
+        assert_eq!(pair.classes(), ["bad", "good"]);
+    }
+}

@@ -1,0 +1,164 @@
+//! Prompt: classification by the word that a language model finds most probable in the open place of a sentence.
+//!
+//! # What it computes
+//! With `z_c` the logit of class c's word at the open place of a row: `sum = sum(-ln softmax(z)(label))` over the rows that
+//! have a label, where only the words of the classes compete; `count` = how many. The open place holds the mask token; for a
+//! causal model it is what follows the last token.
+//! # Recipe
+//! `[objective.prompt]` with `template` and `words`; the sources need `label_column`
+//! # Reference
+//! Schick and Schuetze 2021; Gao et al. 2021; Shi and Lipani 2023
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arcuate_data::Batch;
+use arcuate_model::{Output, Wanted};
+use arcuate_ops::linear_cross_entropy::CrossEntropy;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::classification::{row_loss, row_scores};
+use crate::{Error, Loss, Objective, Result, RowScore, Vocabulary};
+
+/// `[objective.prompt]`; the labels come from `label_column` of the sources.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The sentence: words, columns of the documents in braces, and one `{mask}`: `"{text} It was {mask} ."`. Words of the template
+    /// are never cut; a text that is too long loses its end. For causal models `{mask}` must be the end.
+    pub template: String,
+    /// The word of each class: `{ bad = "terrible", good = "great" }`. Each must be one token of the tokenizer.
+    pub words: BTreeMap<String, String>,
+}
+
+impl Config {
+    /// The same for the data.
+    pub fn prompt(&self) -> arcuate_data::Prompt {
+        arcuate_data::Prompt { template: self.template.clone(), words: self.words.clone() }
+    }
+}
+
+pub(crate) struct Prompt {
+    /// The token in the open place; none for causal models.
+    mask: Option<u32>,
+    words: Vec<u32>,
+}
+
+pub(crate) fn build(config: &Config, vocabulary: &Vocabulary) -> Result<Prompt> {
+    if let Some((problem, help)) = config.prompt().problems().into_iter().next() {
+        return Err(Error(format!("{problem}; {help}")));
+    }
+    let mask = if vocabulary.is_causal {
+        if !config.prompt().ends_open() {
+            let message = format!(
+                "`{}` goes on after `{{mask}}`, which a causal model cannot see; put `{{mask}}` last",
+                config.template
+            );
+            return Err(Error(message));
+        }
+        None
+    } else {
+        let missing = || {
+            Error("the tokenizer has no mask token, which `[objective.prompt]` needs for this model; use `[tokenizer.wordpiece]`".to_owned())
+        };
+        Some(vocabulary.mask.ok_or_else(missing)?)
+    };
+    Ok(Prompt { mask, words: vocabulary.words.clone() })
+}
+
+impl Objective for Prompt {
+    fn prepare(&self, _: &mut Batch, _: u64, _: u64) {}
+
+    fn wanted(&self, batch: &Batch) -> Wanted {
+        Wanted::Tokens(open_places(batch, self.mask))
+    }
+
+    fn loss(&self, batch: &Batch, output: Output) -> Loss {
+        row_loss(batch, output.only(&self.words), CrossEntropy::new(batch.labels.as_slice().into()))
+    }
+
+    fn scores(&self, batch: &Batch, output: Output) -> Vec<RowScore> {
+        row_scores(batch, output.only(&self.words))
+    }
+}
+
+/// The open place of each row in the flattened batch: where the mask token stands, or the last token.
+pub fn open_places(batch: &Batch, mask: Option<u32>) -> Arc<[i32]> {
+    let place = |row: usize| {
+        let places = row * batch.seq_len..(row + 1) * batch.seq_len;
+        let found = match mask {
+            Some(mask) => places.clone().find(|place| batch.input_ids[*place] == mask as i32),
+            None => places.clone().rev().find(|place| !batch.is_padding[*place]),
+        };
+        // A row without an open place cannot come from a template; its first token keeps the shapes right.
+        found.unwrap_or(places.start) as i32
+    };
+    (0..batch.num_rows).map(place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{batch, output};
+    use arcuate_ops::gradcheck::{random, values};
+    use burn::tensor::{Device, Tensor, TensorData};
+
+    fn config(template: &str) -> Config {
+        let words = [("0", "terrible"), ("1", "great")];
+        Config {
+            template: template.to_owned(),
+            words: words.iter().map(|(class, word)| ((*class).to_owned(), (*word).to_owned())).collect(),
+        }
+    }
+
+    fn vocabulary(is_causal: bool) -> Vocabulary {
+        Vocabulary { size: 8, mask: Some(4), words: vec![1, 3], is_causal, ..Vocabulary::default() }
+    }
+
+    /// One row whose logits over a vocabulary of 8 are 1 for `terrible`, 3 for `great` and 5 for a word of no class.
+    fn loss(label: i32) -> f32 {
+        let objective = build(&config("{text} {mask}"), &vocabulary(false)).expect("sound");
+        let mut b = batch(&[&[7, 4]]);
+        b.labels = vec![label];
+        let logits =
+            Tensor::from_data(TensorData::new(vec![0.0, 1.0, 0.0, 3.0, 0.0, 5.0, 0.0, 0.0], [1, 8]), &Device::flex());
+        values(objective.loss(&b, output(logits)).sum)[0]
+    }
+
+    #[test]
+    fn only_the_words_of_the_classes_compete() {
+        assert!((loss(1) - 0.126_928).abs() < 1e-5);
+        assert!((loss(0) - 2.126_928).abs() < 1e-5);
+        assert_eq!(loss(-100), 0.0);
+    }
+
+    #[test]
+    fn the_open_place_is_the_mask_or_the_end() {
+        let b = batch(&[&[7, 4, 2], &[4, 7]]);
+        assert_eq!(open_places(&b, Some(4)).to_vec(), [1, 3]);
+        assert_eq!(open_places(&b, None).to_vec(), [2, 4]);
+    }
+
+    #[test]
+    fn rows_add_up() {
+        let objective = build(&config("{text} {mask}"), &vocabulary(true)).expect("sound");
+        let mut b = batch(&[&[7, 5], &[5, 7]]);
+        b.labels = vec![1, 0];
+        let logits = random([2, 8], 3);
+        let both = values(objective.loss(&b, output(logits.clone())).sum)[0];
+        let scores = objective.scores(&b, output(logits));
+        assert!((scores.iter().map(|score| score.loss_sum).sum::<f64>() - f64::from(both)).abs() < 1e-5);
+    }
+
+    #[test]
+    fn what_the_model_or_tokenizer_cannot_serve_is_refused() {
+        let refused = |template: &str, vocabulary: Vocabulary| match build(&config(template), &vocabulary) {
+            Err(error) => error.to_string(),
+            Ok(_) => "none".to_owned(),
+        };
+        assert!(refused("{text} {mask} .", vocabulary(true)).contains("put `{mask}` last"));
+        assert!(refused("{text} {mask} .", Vocabulary { mask: None, ..vocabulary(false) }).contains("no mask token"));
+        assert!(refused("{text}", vocabulary(false)).contains("0 open places"));
+    }
+}
