@@ -209,6 +209,8 @@ struct Draft(PathBuf);
 impl Draft {
     /// An empty one; what a killed fetch of the same set left is removed.
     fn new(folder: &Path, name: &str) -> Result<Self> {
+        // Programs run inside of it, so that a relative path would mean something else to them.
+        let folder = std::path::absolute(folder).map_err(|e| Error::io("find", folder, e))?;
         let path = folder.join(format!(".{name}.draft"));
         if path.exists() {
             fs::remove_dir_all(&path).map_err(|e| Error::io("remove", &path, e))?;

@@ -276,8 +276,10 @@ pub(crate) fn take_front(text: &mut String, limit: usize) -> Option<String> {
         return Some(std::mem::take(text));
     }
     let at = cut_point(text, limit);
-    let rest = text.split_off(at);
-    Some(std::mem::replace(text, rest))
+    // A string of its own: one that is split off keeps the memory of the whole, and readers hold thousands of sections.
+    let front = text[..at].to_owned();
+    text.drain(..at);
+    Some(front)
 }
 
 /// Where to cut `text` into a front of at most `limit` bytes: after the last line end, else before the last space, both within the last

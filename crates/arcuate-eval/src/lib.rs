@@ -13,6 +13,7 @@ mod lines;
 mod lzma;
 mod model;
 mod multiple_choice;
+pub mod overlap;
 mod results;
 mod rows;
 mod task;

@@ -79,10 +79,14 @@ pub(crate) fn run(study: &Loaded<Study>, how: &How) -> Result<()> {
     if failed.is_empty() {
         return Ok(());
     }
+    let (blocked, failed): (Vec<Failure>, Vec<Failure>) = failed.into_iter().partition(|failure| failure.is_blocked);
     let mut message = format!("{} of {} runs failed:", failed.len(), wanted.len());
     for failure in &failed {
         let log = folder.join("logs").join(format!("{}.log", failure.name));
         message += &format!("\n  {}: {} ({})", failure.name, failure.why, log.display());
+    }
+    if !blocked.is_empty() {
+        message += &format!("\n{} more runs need what these make and were not begun", blocked.len());
     }
     message += "\nthe same command tries them again";
     let first = failed[0].code;
@@ -104,6 +108,8 @@ struct Failure {
     name: String,
     why: String,
     code: u8,
+    /// It was not begun, because a run that it needs failed.
+    is_blocked: bool,
 }
 
 /// How a wanted run stands in this process.
@@ -177,7 +183,7 @@ impl<'a> Running<'a> {
                 let (code, why) =
                     cause.map_or((1, String::new()), |cause| (cause.code, format!("`{}` failed", cause.name)));
                 self.live.event(run, "blocked", &why, self.how.json);
-                self.failed.push(Failure { name: name.to_owned(), why, code });
+                self.failed.push(Failure { name: name.to_owned(), why, code, is_blocked: true });
                 continue;
             }
             if needs(Place::Waiting) || needs(Place::Running) {
@@ -225,7 +231,7 @@ impl<'a> Running<'a> {
                 let why = status.and_then(|status| status.last_error).or_else(|| child.last_line());
                 let why = why.unwrap_or_else(|| format!("it ended with exit code {code}"));
                 self.live.event(run, "failed", &why, self.how.json);
-                self.failed.push(Failure { name: run.name.clone(), why, code });
+                self.failed.push(Failure { name: run.name.clone(), why, code, is_blocked: false });
             }
         }
         Ok(())

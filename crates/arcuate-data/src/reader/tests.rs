@@ -313,3 +313,11 @@ fn cuts_prefer_line_ends_then_spaces_then_characters() {
     assert_eq!(cut_point("aaaaéé", 5), 4);
     assert_eq!(cut_point("é", 1), 2, "always makes progress");
 }
+
+#[test]
+fn a_section_holds_no_more_memory_than_its_text() {
+    let mut text = "word ".repeat(10_000);
+    let front = take_front(&mut text, 200).expect("there is text");
+    assert!(front.len() <= 200 && front.capacity() < 1000, "{}", front.capacity());
+    assert_eq!(front.len() + text.len(), 50_000);
+}

@@ -264,6 +264,7 @@ fn evaluation(study: &Study, all: &[Placed], placed: &Placed, eval: &EvalStepCon
         let forms = any_of(["held-out", "text:FILE", "choice:FILE.jsonl", "classify:FILE.jsonl", "recipe:FILE.toml"]);
         found.push(Finding::error("study::unknown-task", at("task"), message).help(format!("it is one of {forms}")));
     } else if let Some((_, file)) = eval.task.split_once(':')
+        && !placed.step.from.contains_key(file)
         && !Path::new(file).is_file()
     {
         let message = format!("`{}` does not exist", shown(file));
@@ -347,7 +348,8 @@ fn references(study: &Study, all: &[Placed], placed: &Placed, found: &mut Vec<Fi
         let Some(other) = study.find(all, placed, name) else { continue };
         let at = format!("{}.from.{}", placed.key_path, crate::text::key(key));
         let is_made = |file: &str| match &other.step.command {
-            Some(command) => command.output.values().any(|made| made == file),
+            // What a command makes may be a folder with the file in it.
+            Some(command) => command.output.values().any(|made| Path::new(file).starts_with(made)),
             None => !file.is_empty(),
         };
         match file {

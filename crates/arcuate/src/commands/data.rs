@@ -21,6 +21,7 @@ use crate::{exit, terminal};
 mod annotate;
 mod draw;
 mod fetch;
+mod overlap;
 
 /// Documents that are tokenised together.
 const BATCH_DOCUMENTS: usize = 64;
@@ -55,6 +56,11 @@ Exit code 4 if a run would refuse the data.")]
 The lines can be trained on with `[objective.distillation]` (`logits_column = \"logits\"`) or, as labels of the class
 found most probable, with `[objective.classification]`; filled ones with `[objective.masked_lm]`.")]
     Annotate(annotate::AnnotateArgs),
+    /// Say how much of a task's vocabulary corpora have.
+    #[command(after_help = "Examples:
+  arcuate data overlap task/test.jsonl --with texts.jsonl --with data/sotu/sotu.jsonl.zst
+  arcuate data overlap task/test.jsonl --with texts.jsonl --tokenizer runs/quickstart/checkpoints/best")]
+    Overlap(overlap::OverlapArgs),
     /// Draw disjoint parts of a corpus, by class or over all: training, test and few-shot sets.
     #[command(after_help = "Examples:
   arcuate data draw data/fetched/spam/mail.jsonl --part test=200/class --part train=rest --to data/spam
@@ -97,6 +103,7 @@ struct StatsArgs {
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
+        Command::Overlap(args) => overlap::run(&args),
         Command::Stats(args) => stats(&args),
         Command::Annotate(args) => annotate::run(&args),
         Command::Draw(args) => draw::run(&args),

@@ -17,6 +17,8 @@ use crate::memory;
 use crate::session::{self, Parts};
 use crate::terminal::{self, amount, duration, say};
 
+mod stand_in;
+
 /// What one run of a step will take; nothing is known of what is not there yet.
 struct Costed {
     run: StudyRun,
@@ -43,10 +45,14 @@ pub(super) fn check(study: &Loaded<Study>, runs_dir: &Path, how: How) -> Result<
         let num_runs = same.count();
         let mut costs = Costed { num_runs, num_left, plan: None, seconds: None, why_unknown: String::new(), run };
         match loaded {
-            Some(loaded) => match settled(&costs.run, &loaded, &folder, &made.dir) {
-                Ok(loaded) => cost(&mut costs, &loaded, &made.dir, how, &mut measured)?,
-                Err(why) => costs.why_unknown = why,
-            },
+            Some(loaded) => {
+                let (loaded, missing) = settled(&costs.run, &loaded, &folder, &made.dir, &all)?;
+                if !missing.is_empty() {
+                    costs.why_unknown = format!("at most: {} not there yet", missing.join(", "));
+                }
+                let how = How { scan: how.scan && missing.is_empty(), ..how };
+                cost(&mut costs, &loaded, &made.dir, how, &mut measured)?;
+            }
             None => costs.why_unknown = format!("{}: not planned", crate::study::kind(&costs.run)),
         }
         costed.push(costs);
@@ -70,21 +76,49 @@ impl Drop for Made {
     }
 }
 
-/// The recipe with what is handed over replaced by what is there: a tokenizer of this check, random weights.
-fn settled(run: &StudyRun, loaded: &Loaded<Recipe>, folder: &Path, made: &Path) -> Result<Loaded<Recipe>, String> {
+/// The recipe with what is handed over replaced by what is there: a tokenizer of this check, random weights, made-up texts; and
+/// what the made-up things stand for.
+fn settled(
+    run: &StudyRun,
+    loaded: &Loaded<Recipe>,
+    folder: &Path,
+    made: &Path,
+    all: &[StudyRun],
+) -> Result<(Loaded<Recipe>, Vec<String>)> {
     let mut loaded = loaded.clone();
+    let mut missing = Vec::new();
     let recipe = &mut loaded.value;
     recipe.init_from = recipe.init_from.take().filter(|dir| dir.exists());
     for (key, path) in run.handed(folder).into_iter().filter(|(_, path)| !path.exists()) {
         let giver = run.giver(&key).unwrap_or_default();
         let tokenizer = made.join(giver).join(build::TOKENIZER_FOLDER);
-        match (&mut recipe.tokenizer, key.as_str()) {
-            (_, "init_from") => {}
-            (TokenizerConfig::File(file), "tokenizer.file.path") if tokenizer.exists() => file.path = tokenizer,
-            _ => return Err(format!("`{}` of `{giver}` is not there yet", path.display())),
+        let source = key.strip_prefix("data.source.").and_then(|key| key.strip_suffix(".path"));
+        match (&mut recipe.tokenizer, key.as_str(), source) {
+            (_, "init_from", _) => {}
+            (TokenizerConfig::File(file), "tokenizer.file.path", _) if tokenizer.exists() => file.path = tokenizer,
+            (TokenizerConfig::File(_), "tokenizer.file.path", _) => {
+                missing.push(format!("tokenizer of `{giver}`"));
+                let run = all.iter().find(|run| run.name == giver);
+                let path = stand_in::tokenizer(recipe, run, made)?;
+                recipe.tokenizer = TokenizerConfig::File(arcuate_text::file::Config { path });
+            }
+            (_, _, Some(source)) if recipe.data.source.contains_key(source) => {
+                missing.push(format!("texts of `{giver}`"));
+                let config = recipe.data.source[source].clone();
+                let name = format!("{}-{source}", run.name);
+                let path = stand_in::texts(recipe, &config, made, &name)?.display().to_string();
+                if let Some(config) = recipe.data.source.get_mut(source) {
+                    config.path = path;
+                }
+            }
+            _ => anyhow::bail!("`{}` of `{giver}` is not there yet", path.display()),
         }
     }
-    Ok(loaded)
+    if !missing.is_empty() {
+        // Made-up texts do not belong into the cache of real ones.
+        recipe.data.cache_dir = made.join("cache");
+    }
+    Ok((loaded, missing))
 }
 
 fn cost(

@@ -148,7 +148,7 @@ pub(super) fn run(args: &AnnotateArgs) -> anyhow::Result<()> {
     }
     let counts = classes.iter().zip(&by_class).map(|(class, num)| format!("{class} {}", format_count(*num)));
     terminal::say(
-        "annotate",
+        "label",
         &format!(
             "{} of {} documents   {}",
             format_count(num_written as u64),
