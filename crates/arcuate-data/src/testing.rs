@@ -17,6 +17,7 @@ pub(crate) const EOS: u32 = 257;
 pub(crate) const CLS: u32 = 258;
 pub(crate) const SEP: u32 = 259;
 pub(crate) const UNK: u32 = 260;
+pub(crate) const MASK: u32 = 261;
 
 /// One token per byte; `#` is unknown and `\u{1}` vanishes.
 pub(crate) struct Bytes {
@@ -26,7 +27,7 @@ pub(crate) struct Bytes {
 
 impl Default for Bytes {
     fn default() -> Self {
-        Self { has_marks: true, vocab_size: 261 }
+        Self { has_marks: true, vocab_size: 262 }
     }
 }
 
@@ -52,6 +53,7 @@ impl Encoder for Bytes {
             SpecialToken::Cls => Some(CLS),
             SpecialToken::Sep => Some(SEP),
             SpecialToken::Unk => Some(UNK),
+            SpecialToken::Mask => Some(MASK),
             _ => None,
         }
     }

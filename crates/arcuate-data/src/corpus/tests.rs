@@ -7,7 +7,7 @@ use super::*;
 use crate::error::BadReason;
 use crate::progress::Stage;
 use crate::row::IGNORED_TARGET;
-use crate::testing::{BOS, Bytes, CLS, EOS, Folder, SEP, best_fit, causal, concatenate, document, lines, open};
+use crate::testing::{BOS, Bytes, CLS, EOS, Folder, MASK, SEP, best_fit, causal, concatenate, document, lines, open};
 
 fn one_epoch(corpus: &Corpus, seed: u64) -> Vec<Row> {
     let num = corpus.epoch_rows(0) as usize;
@@ -536,4 +536,80 @@ fn sections_of_a_record_stay_on_one_side_of_the_split() {
         assert_eq!(document.parent.as_deref(), Some(record.as_str()));
         assert_eq!(Split::of_hash(document.side_hash(), 0.3), Split::of(&record, 0.3));
     }
+}
+
+/// Documents with logits for the classes a and b; the second line turned around.
+fn with_logits() -> String {
+    let line = |id: &str, a: f32, b: f32| {
+        format!("{{\"id\": \"{id}\", \"text\": \"text {id}\", \"said\": {{\"b\": {b}, \"a\": {a}}}}}\n")
+    };
+    (0..6).map(|i| line(&i.to_string(), i as f32, -1.0)).collect()
+}
+
+#[test]
+fn logits_stay_with_their_documents_in_whatever_order() {
+    let folder = Folder::new();
+    let turned: String = with_logits().lines().rev().map(|line| format!("{line}\n")).collect();
+    let options = CorpusOptions { max_seq_len: 32, framing: Framing::Bert, labels: false, logits: true, prompt: None };
+    for (name, text) in [("x.jsonl", with_logits()), ("y.jsonl", turned)] {
+        folder.write(name, text);
+        let mut config = folder.config(name, document());
+        assert!(matches!(open(&config, &options), Err(Error::MissingLabel { .. })), "no column is named");
+        config.source.get_mut("a").expect("the only source").logits_column = Some("said".to_owned());
+        let corpus = open(&config, &options).expect("opens");
+        assert_eq!(corpus.label_names(), ["a", "b"]);
+        for row in one_epoch(&corpus, 1) {
+            let id = corpus.document_id(0, row.documents[0]).expect("there");
+            let number: f32 = id.parse().expect("written by the test");
+            assert_eq!(row.logits, Some(vec![number, -1.0]));
+        }
+    }
+}
+
+#[test]
+fn logits_that_are_missing_wrong_or_of_other_classes_are_refused_with_their_place() {
+    let options = CorpusOptions { max_seq_len: 32, framing: Framing::Bert, labels: false, logits: true, prompt: None };
+    let wrong = [
+        ("{\"id\": \"9\", \"text\": \"t\"}", "`said`"),
+        ("{\"id\": \"9\", \"text\": \"t\", \"said\": [1, 2]}", "not an object"),
+        ("{\"id\": \"9\", \"text\": \"t\", \"said\": {\"a\": 1e99, \"b\": 0}}", "(id `9`), not a finite number"),
+        ("{\"id\": \"9\", \"text\": \"t\", \"said\": {\"a\": 1, \"c\": 0}}", "the 2 classes [\"a\", \"c\"]"),
+        ("{\"id\": \"9\", \"text\": \"t\", \"said\": {\"a\": 1}}", "the 1 classes"),
+    ];
+    for (line, part) in wrong {
+        let folder = Folder::new();
+        folder.write("x.jsonl", with_logits() + line + "\n");
+        let mut config = folder.config("x.jsonl", document());
+        config.source.get_mut("a").expect("the only source").logits_column = Some("said".to_owned());
+        let error = open(&config, &options).err().expect("wrong on purpose").to_string();
+        assert!(error.contains(part) && error.contains("x.jsonl:7"), "{line}: {error}");
+    }
+}
+
+#[test]
+fn a_prompt_gives_its_classes_and_keeps_its_open_place() {
+    let folder = Folder::new();
+    folder.write("x.jsonl", lines("doc", 30));
+    let mut config = folder.config("x.jsonl", document());
+    config.source.get_mut("a").expect("the only source").label_column = Some("kind".to_owned());
+    let words = ["k0", "k1", "k2", "k3"].map(|class| (class.to_owned(), format!("word{class}")));
+    let prompt = crate::Prompt { template: "{text} is {mask} !".to_owned(), words: words.into() };
+    let options = CorpusOptions {
+        max_seq_len: 24,
+        framing: Framing::Bert,
+        labels: true,
+        logits: false,
+        prompt: Some(prompt.clone()),
+    };
+    let corpus = open(&config, &options).expect("opens");
+    // A class without a document keeps its place.
+    assert_eq!(corpus.label_names(), ["k0", "k1", "k2", "k3"]);
+    for row in one_epoch(&corpus, 1) {
+        assert!(row.len() <= 24);
+        assert_eq!(row.input_ids.iter().filter(|id| **id == MASK).count(), 1);
+        assert_eq!(row.input_ids[row.len() - 4..], [MASK, u32::from(b' '), u32::from(b'!'), SEP]);
+    }
+    let few = crate::Prompt { words: prompt.words.into_iter().take(2).collect(), template: prompt.template };
+    let error = open(&config, &CorpusOptions { prompt: Some(few), ..options }).err().expect("no word").to_string();
+    assert!(error.contains("the label `k2` has no word"), "{error}");
 }

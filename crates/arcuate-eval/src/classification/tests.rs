@@ -1,7 +1,7 @@
 //! Scores against scikit-learn's, and a tiny classifier.
 
 use super::*;
-use crate::testing::{bytes, classifier, close, llama, words};
+use crate::testing::{bytes, classifier, close, llama, network, words};
 
 fn result(labels: &[usize], predicted: &[usize], num_classes: usize) -> ClassificationResult {
     let names: Vec<String> = (0..num_classes).map(|class| format!("class {class}")).collect();
@@ -116,4 +116,66 @@ fn only_a_classifier_classifies() {
     let (_dir, path) = write(&[("the people", "A")]);
     let error = classify_file(&EvalModel::new(&network, &tokenizer), &path, &mut quiet).expect_err("no classes");
     assert!(error.to_string().contains("has no classifier"), "{error}");
+}
+
+fn documents(texts: &[&str]) -> Vec<arcuate_data::Result<Document>> {
+    let document =
+        |text: &&str| Document { text: (*text).to_owned(), label: Some("b".to_owned()), ..Document::default() };
+    texts.iter().map(|text| Ok(document(text))).collect()
+}
+
+fn prompt(template: &str) -> Prompt {
+    let words = [("a", "union"), ("b", "state")].map(|(class, word)| (class.to_owned(), word.to_owned()));
+    Prompt { template: template.to_owned(), words: words.into() }
+}
+
+#[test]
+fn words_of_a_prompt_are_read_at_the_open_place_whatever_the_batch() {
+    let tokenizer = words();
+    let keys = serde_json::json!({"bert": {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "intermediate_size": 24,
+        "max_seq_len": 16, "initializer_range": 0.4}});
+    let network = network(keys, tokenizer.vocab_size(), arcuate_model::Head::Tokens);
+    let prompt = prompt("{text} of {mask}");
+    let model = EvalModel { prompt: Some(&prompt), ..EvalModel::new(&network, &tokenizer) };
+    assert_eq!(model.classes(), ["a", "b"]);
+    let texts = ["the people", "the union and the state of the people", "union"];
+    let all = class_logits(&model, documents(&texts).into_iter(), &mut quiet).expect("classified");
+    for (text, item) in texts.iter().zip(&all) {
+        let one = EvalModel { microbatch: 1, ..model };
+        assert_eq!(class_logits(&one, documents(&[text]).into_iter(), &mut quiet).expect("classified")[0], *item);
+        // By hand: the logits of all tokens at the mask.
+        let id = |token: SpecialToken| tokenizer.special(token).expect("WordPiece has it");
+        let words = tokenizer.encode(&format!("{text} of")).expect("encodes");
+        let ids: Vec<u32> = std::iter::once(id(SpecialToken::Cls))
+            .chain(words.iter().copied())
+            .chain([id(SpecialToken::Mask), id(SpecialToken::Sep)])
+            .collect();
+        let row = document_row(0, 0, &ids, &vec![IGNORED_TARGET; ids.len()], 0);
+        let input = Input::from_batch(&collate(&[row], 0, None));
+        let logits = values(network.valid().forward(&input, &Wanted::All).expect("fits").logits());
+        let at = (ids.len() - 2) * tokenizer.vocab_size();
+        for (word, logit) in ["union", "state"].iter().zip(&item.logits) {
+            let token = tokenizer.encode(word).expect("encodes")[0] as usize;
+            close(f64::from(*logit), f64::from(logits[at + token]));
+        }
+    }
+}
+
+#[test]
+fn a_causal_model_says_the_word_that_follows() {
+    let tokenizer = bytes();
+    let network = llama(32, tokenizer.vocab_size());
+    let prompt = prompt("{text} of the {mask}");
+    let model = EvalModel { prompt: Some(&prompt), ..EvalModel::new(&network, &tokenizer) };
+    match class_logits(&model, documents(&["the people", "union"]).into_iter(), &mut quiet) {
+        Ok(items) => assert!(items.iter().all(|item| item.logits.len() == 2)),
+        Err(error) => assert!(error.to_string().contains("is not one token"), "{error}"),
+    }
+    let long = Prompt {
+        words: [("a", "xylophone"), ("b", "state")].map(|(c, w)| (c.to_owned(), w.to_owned())).into(),
+        ..prompt.clone()
+    };
+    let model = EvalModel { prompt: Some(&long), ..model };
+    let error = class_logits(&model, documents(&["the"]).into_iter(), &mut quiet).expect_err("many tokens").to_string();
+    assert!(error.contains("`xylophone` of class `a` is not one token but ["), "{error}");
 }
