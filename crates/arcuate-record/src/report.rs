@@ -197,7 +197,7 @@ mod tests {
             )
             .table(EVIL, &Table::new(&[EVIL]).row(vec![text.clone()]).note(EVIL))
             .ledger(&[row])
-            .confusion(EVIL, &Confusion::new(1, &[text.clone()]))
+            .confusion(EVIL, &Confusion::new(1, std::slice::from_ref(&text)))
             .samples(EVIL, &[(text.clone(), text.clone())])
             .code(EVIL, &format!("a = \"{EVIL}\" # {EVIL}"), false)
             .facts(EVIL, &[(text.clone(), text)])

@@ -60,12 +60,13 @@ impl Ui {
             "/icon.svg" | "/favicon.ico" => return Response::asset("image/svg+xml", ICON),
             _ => {}
         }
-        let view = View {
-            snapshot: self.catalogue.snapshot(),
-            follower: &self.follower,
-            root: self.catalogue.root(),
-            now: (self.now)(),
-        };
+        let answer = self.page(request, self.catalogue.snapshot());
+        // It may have begun since we looked.
+        if answer.status() == 404 { self.page(request, self.catalogue.fresh()) } else { answer }
+    }
+
+    fn page(&self, request: &Request, snapshot: Arc<Snapshot>) -> Response {
+        let view = View { snapshot, follower: &self.follower, root: self.catalogue.root(), now: (self.now)() };
         let query = &request.query;
         let name = query.get("name");
         let page = match request.path.as_str() {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arcuate_record::{RunSummary, State, list};
+use serde_json::Value;
 
 use super::plan::StudyPlan;
 
@@ -29,11 +30,16 @@ pub(super) struct Study {
     pub plan: StudyPlan,
     /// States of its runs that have begun.
     pub states: Vec<State>,
-    /// What the last report decided: `held`, `not held` or `inconclusive`.
-    pub verdict: Option<String>,
+    /// What the last report left; null if there was none.
+    pub results: Value,
 }
 
 impl Study {
+    /// What the last report decided: `held`, `not held` or `inconclusive`.
+    pub(super) fn verdict(&self) -> Option<String> {
+        Some(self.results["verdict"].as_str()?.replace('_', " "))
+    }
+
     /// Runs in that state.
     pub(super) fn count(&self, state: State) -> usize {
         self.states.iter().filter(|own| **own == state).count()
@@ -95,6 +101,15 @@ impl Catalogue {
         {
             return Arc::clone(snapshot);
         }
+        self.look(&mut seen)
+    }
+
+    /// What there is now: for a name that was not there a moment ago.
+    pub(super) fn fresh(&self) -> Arc<Snapshot> {
+        self.look(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn look(&self, seen: &mut Option<(Instant, Arc<Snapshot>)>) -> Arc<Snapshot> {
         let begun = Instant::now();
         let snapshot = Arc::new(look(&self.root));
         let rest = LEAST_AGE.max(begun.elapsed() * MOST_SHARE);
@@ -125,8 +140,8 @@ fn look(root: &Path) -> Snapshot {
                 .collect();
             let plan = StudyPlan::load(&path);
             let states = runs.iter().map(|run| run.summary.state).collect();
-            let verdict = super::plan::results(&path)["verdict"].as_str().map(|verdict| verdict.replace('_', " "));
-            snapshot.studies.push(Study { name, path, plan, states, verdict });
+            let results = super::plan::results(&path);
+            snapshot.studies.push(Study { name, path, plan, states, results });
             snapshot.runs.extend(runs);
         } else if name.ends_with(".html") && path.is_file() {
             snapshot.pages.push((name, path));

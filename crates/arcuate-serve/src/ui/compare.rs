@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arcuate_record::html::{escape, figure};
-use arcuate_record::{Chart, Comparison, RunSummary, State, compare_with, format_number};
+use arcuate_record::{Comparison, MetricRow, RunSummary, State, compare_with, format_number};
 
 use super::View;
 use super::shell::{Cell, Page, named, section, state, table};
@@ -58,7 +58,11 @@ fn body(view: &View<'_>, runs: &[RunSummary], comparison: &Comparison) -> String
     let mut names: Vec<&str> = comparison.curve_names().into_iter().filter(has_chart).collect();
     // What is looked at first comes first.
     names.sort_by_key(|name| *name != comparison.main_metric().unwrap_or_default());
-    let charts = names.into_iter().filter_map(|name| comparison.overlay(name)).map(Chart::smoothed);
+    let charts = names.into_iter().filter_map(|name| {
+        let chart = comparison.overlay(name)?;
+        // A schedule has no noise, but corners.
+        Some(if name.ends_with("/learning_rate") { chart } else { chart.smoothed() })
+    });
     let charts: String = charts.map(|chart| figure(&chart)).collect();
     let headers: Vec<Cell> = ["run", "state", "step", "begun"].into_iter().map(Cell::text).collect();
     let row = |run: &RunSummary| {
@@ -75,26 +79,17 @@ fn body(view: &View<'_>, runs: &[RunSummary], comparison: &Comparison) -> String
     let columns = |first: &str| -> Vec<Cell> {
         std::iter::once(Cell::text(first)).chain(comparison.runs.iter().map(|name| Cell::number(name))).collect()
     };
-    let row = |row: &arcuate_record::MetricRow| {
-        let cell = |(number, value): (usize, &Option<f64>)| {
-            let text = value.map_or_else(|| "-".to_owned(), format_number);
-            if row.best_run == Some(number) {
-                Cell::html(format!("<b>{} <span class=\"hidden\">best</span></b>", escape(&text))).class("number best")
-            } else {
-                Cell::number(&text)
-            }
-        };
-        std::iter::once(Cell::text(&row.name)).chain(row.values.iter().enumerate().map(cell)).collect()
-    };
+    let row = |row: &MetricRow| number_row(runs, row);
     let rows: Vec<Vec<Cell>> = comparison.metrics.iter().map(row).collect();
-    let caption = "Best value of each run, or the last where neither way is better; the best run is bold";
+    let caption =
+        "Last value of each run, the best of them bold; below it the best value on the way, where it is another";
     html += &section("Numbers", &table(caption, &columns("metric"), 0, &rows));
     let row = |difference: &arcuate_record::KeyDifference| {
         let value = |value: &Option<String>| {
             let text = value.as_deref().unwrap_or("-");
             Cell::text(&text.chars().take(MAX_VALUE_CHARS).collect::<String>()).class("value")
         };
-        std::iter::once(Cell::text(&difference.key)).chain(difference.values.iter().map(value)).collect()
+        std::iter::once(Cell::metric(&difference.key)).chain(difference.values.iter().map(value)).collect()
     };
     let rows: Vec<Vec<Cell>> = comparison.recipe.iter().map(row).collect();
     let differences = if rows.is_empty() {
@@ -105,4 +100,58 @@ fn body(view: &View<'_>, runs: &[RunSummary], comparison: &Comparison) -> String
         table("Every other key is the same", &headers, 0, &rows)
     };
     html + &section("Recipe keys that differ", &differences)
+}
+
+/// The final values of one metric.
+fn number_row(runs: &[RunSummary], row: &MetricRow) -> Vec<Cell> {
+    let last: Vec<Option<f64>> = runs.iter().map(|run| run.last.get(&row.name).copied()).collect();
+    let is_best = |own: f64| {
+        let is_ahead = |other: &f64| own == *other || row.direction.is_better(own, *other);
+        last.iter().flatten().all(is_ahead) && last.iter().flatten().filter(|other| **other == own).count() == 1
+    };
+    let cell = |(run, value): (&RunSummary, &Option<f64>)| {
+        let Some(value) = *value else { return Cell::number("-") };
+        let text = format_number(value);
+        let best = run.best.get(&row.name).map(|best| format_number(*best)).filter(|best| *best != text);
+        let best = best.map_or_else(String::new, |best| format!("<small>best {}</small>", escape(&best)));
+        if runs.len() > 1 && is_best(value) {
+            Cell::html(format!("<b>{text}<span class=\"hidden\"> best of all</span></b>{best}")).class("number best")
+        } else {
+            Cell::html(format!("{text}{best}")).class("number")
+        }
+    };
+    std::iter::once(Cell::metric(&row.name)).chain(runs.iter().zip(&last).map(cell)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arcuate_record::Direction;
+
+    #[test]
+    fn the_best_final_value_is_marked_unless_it_is_shared() {
+        let run = |last: f64, best: f64| RunSummary {
+            name: String::new(),
+            path: "a".into(),
+            state: State::Done,
+            step: 1,
+            started: String::new(),
+            updated: String::new(),
+            last_error: None,
+            recipe_hash: String::new(),
+            best: [("eval/loss".to_owned(), best)].into(),
+            last: [("eval/loss".to_owned(), last)].into(),
+        };
+        let row = MetricRow {
+            name: "eval/loss".to_owned(),
+            direction: Direction::LowerIsBetter,
+            values: vec![],
+            best_run: None,
+        };
+        let html = |runs: &[RunSummary]| table("", &[], 0, &[number_row(runs, &row)]);
+        let text = html(&[run(2.0, 1.0), run(1.5, 1.5)]);
+        assert!(text.contains("<td class=\"number\">2<small>best 1</small></td>"), "{text}");
+        assert!(text.contains("<b>1.500<span class=\"hidden\"> best of all</span></b></td>"), "{text}");
+        assert!(!html(&[run(2.0, 2.0), run(2.0, 2.0)]).contains("best of all"));
+    }
 }

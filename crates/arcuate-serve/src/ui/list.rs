@@ -115,8 +115,8 @@ fn form(filter: &Filter<'_>) -> String {
 
 fn studies_table(view: &View<'_>, studies: &[&Study]) -> String {
     let headers = ["study", "runs done", "progress", "verdict", "begun"].map(Cell::text);
-    let headers = headers.map(|cell| cell.class("")).into_iter().enumerate().map(|(column, cell)| match column {
-        1 => cell.class("number"),
+    let headers = headers.into_iter().enumerate().map(|(column, cell)| match column {
+        1 => cell.class("number wide"),
         4 => cell.class("wide"),
         _ => cell,
     });
@@ -135,9 +135,9 @@ fn studies_table(view: &View<'_>, studies: &[&Study]) -> String {
         let begun = view.snapshot.runs_of(&study.name).map(|run| run.summary.started.as_str()).min();
         vec![
             Cell::html(named("/study", &study.name, &study.name)).class("name"),
-            Cell::number(&format!("{done} of {planned}")),
+            Cell::number(&format!("{done} of {planned}")).class("number wide"),
             Cell::html(format!("{} {doing}", progress("runs done", done as f64 / planned.max(1) as f64))),
-            Cell::text(study.verdict.as_deref().unwrap_or("-")),
+            Cell::text(study.verdict().as_deref().unwrap_or("-")),
             Cell::text(&begun.map_or_else(|| "-".to_owned(), |begun| view.age(begun))).class("wide"),
         ]
     };
@@ -145,10 +145,9 @@ fn studies_table(view: &View<'_>, studies: &[&Study]) -> String {
     table("Studies by name; ages are since the first start", &headers.collect::<Vec<_>>(), 0, &rows)
 }
 
-/// The result of the last evaluation with its measure.
-pub(super) fn last_result(run: &RunSummary) -> String {
-    let found = RESULTS.iter().find_map(|(metric, words)| Some((run.last.get(*metric)?, words)));
-    found.map_or_else(|| "-".to_owned(), |(value, words)| format!("{} {words}", format_number(*value)))
+/// The result of the last evaluation and its measure.
+pub(super) fn last_result(run: &RunSummary) -> Option<(String, &'static str)> {
+    RESULTS.iter().find_map(|(metric, words)| Some((format_number(*run.last.get(*metric)?), *words)))
 }
 
 fn runs_form(view: &View<'_>, runs: &[&Run], chosen: &[&str]) -> String {
@@ -174,7 +173,11 @@ fn runs_form(view: &View<'_>, runs: &[&Run], chosen: &[&str]) -> String {
             Cell::html(state(own.state)),
             Cell::number(&steps(own)),
             Cell::number(&loss).class("number wide"),
-            Cell::number(&last_result(own)),
+            Cell::html(
+                last_result(own)
+                    .map_or_else(|| "-".to_owned(), |(value, words)| format!("{value} <span>{words}</span>")),
+            )
+            .class("number"),
             Cell::number(&view.age(&own.started)).class("number wide"),
         ]
     };

@@ -63,7 +63,13 @@
     return selection && !selection.isCollapsed && live.contains(selection.anchorNode);
   };
 
+  let timer = 0;
+  let isLooking = false;
+
   async function look() {
+    if (isLooking) return;
+    isLooking = true;
+    clearTimeout(timer);
     if (!document.hidden && !isSelecting()) {
       try {
         const answer = await fetch(live.dataset.address, { headers: tag ? { "If-None-Match": tag } : {}, cache: "no-store" });
@@ -82,11 +88,12 @@
       }
     }
     const pause = Number(live.firstElementChild.dataset.every) || 10000;
-    setTimeout(look, failures > 1 ? 10000 : pause);
+    isLooking = false;
+    timer = setTimeout(look, failures > 1 ? 10000 : pause);
   }
 
   document.addEventListener("visibilitychange", () => {
-    if (!document.hidden) document.documentElement.dataset.seen = "1";
+    if (!document.hidden) look();
   });
-  setTimeout(look, Number(live.firstElementChild.dataset.every) || 10000);
+  timer = setTimeout(look, Number(live.firstElementChild.dataset.every) || 10000);
 })();

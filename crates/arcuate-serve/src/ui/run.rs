@@ -4,8 +4,8 @@ use std::path::Path;
 
 use arcuate_record::html::{code_block, escape, figure, sample_block};
 use arcuate_record::{
-    Chart, CheckpointName, Confusion, Direction, RunSummary, State, checkpoints, format_count, format_duration,
-    format_number, parse_utc, run_charts,
+    CheckpointName, Confusion, Direction, RunSummary, State, checkpoints, format_count, format_duration, format_number,
+    parse_utc, run_charts,
 };
 
 use super::View;
@@ -60,7 +60,7 @@ pub(super) fn page(view: &View<'_>, run: &Run) -> Page {
     let mut live = status(view, own);
     live += &tiles(&figures(view, own));
     let series = |metric: &str| curves.get(metric).cloned().unwrap_or_default();
-    let charts: String = run_charts(series).into_iter().map(Chart::smoothed).map(|chart| figure(&chart)).collect();
+    let charts: String = run_charts(series).iter().map(figure).collect();
     if !charts.is_empty() {
         live += &section("Curves", &format!("<div class=\"figures\">{charts}</div>\n"));
     }
@@ -111,7 +111,7 @@ fn status(view: &View<'_>, run: &RunSummary) -> String {
     let words = match (run.state, share) {
         (State::Running, Some(share)) => format!("more than {:.0}% done", (share * 10.0).floor() * 10.0),
         (State::Running, None) => "at work".to_owned(),
-        _ => format!("{} ago", view.age(&run.updated)),
+        _ => format!("last change {} ago", view.age(&run.updated)),
     };
     let mut html = format!(
         "<p class=\"line\" role=\"status\" aria-live=\"polite\">{} <span>{}</span></p>\n",
@@ -136,9 +136,8 @@ fn figures(view: &View<'_>, run: &RunSummary) -> Vec<(String, String, String)> {
     if let Some(loss) = run.last.get("train/loss") {
         tiles.push(tile("train loss", format_number(*loss), "last step"));
     }
-    let result = last_result(run);
-    if result != "-" {
-        tiles.push(tile("last evaluation", result, "held out"));
+    if let Some((value, words)) = last_result(run) {
+        tiles.push(tile("last evaluation", value, &format!("{words}, held out")));
     }
     if let Some(rate) = run.last.get("train/tokens_per_second") {
         tiles.push(tile("speed", format_number(rate.round()), "tokens a second"));
@@ -169,7 +168,7 @@ fn metric_rows(run: &RunSummary) -> Vec<Vec<Cell>> {
     names.dedup();
     let cell = |value: Option<&f64>| Cell::number(&value.map_or_else(|| "-".to_owned(), |value| format_number(*value)));
     let best = |name: &str| if Direction::of(name) == Direction::Neutral { None } else { run.best.get(name) };
-    names.into_iter().map(|name| vec![Cell::text(name), cell(run.last.get(name)), cell(best(name))]).collect()
+    names.into_iter().map(|name| vec![Cell::metric(name), cell(run.last.get(name)), cell(best(name))]).collect()
 }
 
 #[cfg(test)]

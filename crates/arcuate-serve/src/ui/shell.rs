@@ -107,6 +107,12 @@ impl Cell {
         Self { html: escape(text), class: "number" }
     }
 
+    /// The name of a metric or key, which may go on in the next line after a part of it.
+    pub(super) fn metric(name: &str) -> Self {
+        let text = escape(name).replace('/', "/<wbr>").replace('_', "_<wbr>").replace('.', ".<wbr>");
+        Self { html: text, class: "metric" }
+    }
+
     /// HTML.
     pub(super) fn html(html: String) -> Self {
         Self { html, class: "" }

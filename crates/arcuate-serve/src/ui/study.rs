@@ -6,14 +6,14 @@ use serde_json::Value;
 
 use super::View;
 use super::catalogue::{Run, Study};
-use super::plan::{Step, results};
+use super::plan::Step;
 use super::shell::{Cell, Page, named, progress, section, state, table};
 use crate::query::link;
 
 impl Study {
     /// Runs that there will be. How many a shared step has is not in its own lines, so what has begun counts too.
     pub(super) fn num_planned(&self) -> usize {
-        let known = results(&self.path)["num_runs"].as_u64().and_then(|num| usize::try_from(num).ok()).unwrap_or(0);
+        let known = self.results["num_runs"].as_u64().and_then(|num| usize::try_from(num).ok()).unwrap_or(0);
         let least: usize = self.plan.shared.iter().map(|step| step.num_members).sum();
         known.max(self.plan.num_arm_runs() + least).max(self.states.len())
     }
@@ -22,17 +22,18 @@ impl Study {
 pub(super) fn page(view: &View<'_>, study: &Study) -> Page {
     let runs: Vec<&Run> = view.snapshot.runs_of(&study.name).collect();
     let plan = &study.plan;
-    let results = results(&study.path);
+    let results = &study.results;
     let is_live = study.count(State::Running) > 0;
     let (done, planned) = (study.count(State::Done), study.num_planned());
     let mut live = format!(
-        "<p class=\"line\" role=\"status\" aria-live=\"polite\">{done} of {planned} runs done, {} running, {} failed.</p>\n\
-         <p class=\"line\">{}</p>\n",
+        "<p class=\"line\" role=\"status\" aria-live=\"polite\">{done} of {planned} runs done, {} running, {} failed.</p>\n",
         study.count(State::Running),
         study.count(State::Failed),
-        progress("runs done", done as f64 / planned.max(1) as f64)
     );
-    if let Some(verdict) = &study.verdict {
+    if done < planned {
+        live += &format!("<p class=\"line\">{}</p>\n", progress("runs done", done as f64 / planned.max(1) as f64));
+    }
+    if let Some(verdict) = study.verdict() {
         let tone = if verdict == "held" {
             "good"
         } else if verdict == "not held" {
@@ -41,7 +42,7 @@ pub(super) fn page(view: &View<'_>, study: &Study) -> Page {
             "neutral"
         };
         let reason = results["reason"].as_str().unwrap_or_default();
-        live += &format!("<p class=\"verdict {tone}\"><b>{}</b>: {}</p>\n", escape(verdict), escape(reason));
+        live += &format!("<p class=\"verdict {tone}\"><b>{}</b>: {}</p>\n", escape(&verdict), escape(reason));
     }
     if !plan.arms.is_empty() {
         live += &section("Arms and seeds", &grid(study, &runs));
@@ -57,8 +58,8 @@ pub(super) fn page(view: &View<'_>, study: &Study) -> Page {
         let heading = if plan.arms.is_empty() { "Runs" } else { "Shared steps" };
         live += &section(heading, &format!("<ul>{}</ul>\n", listed.iter().map(item).collect::<String>()));
     }
-    live += &arms(&results);
-    live += &contrasts(&results);
+    live += &arms(results);
+    live += &contrasts(results);
     let failed: String = runs
         .iter()
         .filter_map(|run| {

@@ -93,8 +93,14 @@ fn study() -> tempfile::TempDir {
 fn the_list_shows_state_steps_loss_and_evaluation() {
     let (root, _held) = three();
     let text = page(&ui(root.path()), "/");
-    for words in ["3 runs of 3, 1 running", "4 of 8", "1.250 bits/byte", "state failed", "state running", "name=c%20d"]
-    {
+    for words in [
+        "3 runs of 3, 1 running",
+        "4 of 8",
+        "1.250 <span>bits/byte</span>",
+        "state failed",
+        "state running",
+        "name=c%20d",
+    ] {
         assert!(text.contains(words), "{words}: {text}");
     }
     assert!(text.find("c d").expect("there") < text.find("/run?name=a\"").expect("there"), "running runs come first");
@@ -141,7 +147,7 @@ fn a_run_page_shows_what_the_folder_holds() {
         "whig",
         "<b>Fellow</b> &lt;b&gt;citizens",
         "step-00000004",
-        "<th scope=\"row\">eval/bits_per_byte</th>",
+        "eval/<wbr>bits_<wbr>per_<wbr>byte</th>",
         "steps = 8",
         "/report?name=a",
         "<figcaption>Speed",
@@ -181,8 +187,7 @@ fn chosen_runs_are_compared() {
     let (root, _held) = three();
     let ui = ui(root.path());
     let text = page(&ui, "/compare?run=a&run=b&run=a");
-    for words in ["key s0\">a", "key s1\">b", "<th scope=\"row\">seed</th>", "eval/bits_per_byte", "/?run=a&amp;run=b"]
-    {
+    for words in ["key s0\">a", "key s1\">b", "class=\"metric\">seed</th>", "eval/bits_per_byte", "/?run=a&amp;run=b"] {
         assert!(text.contains(words), "{words}: {text}");
     }
     assert!(
@@ -305,6 +310,15 @@ fn pages_hold_neither_scripts_nor_styles_nor_outside_addresses() {
         assert!(!page(&ui, target).contains("http"), "{target}");
     }
     assert!(page(&ui, "/style.css").contains("prefers-color-scheme:dark"));
+}
+
+#[test]
+fn a_run_that_has_just_begun_is_found() {
+    let root = root();
+    let ui = ui(root.path());
+    assert_eq!(status(&ui, "/run?name=new"), 404);
+    drop(make(root.path(), "new", RECIPE, Some(State::Done)));
+    assert_eq!(status(&ui, "/run?name=new"), 200);
 }
 
 #[test]
