@@ -56,8 +56,9 @@ fn body(view: &View<'_>, runs: &[RunSummary], comparison: &Comparison) -> String
     let has_chart =
         |name: &&str| !name.starts_with("ledger/") && WITHOUT_CHART.iter().all(|ending| !name.ends_with(ending));
     let mut names: Vec<&str> = comparison.curve_names().into_iter().filter(has_chart).collect();
-    // What is looked at first comes first.
-    names.sort_by_key(|name| *name != comparison.main_metric().unwrap_or_default());
+    // What is looked at first comes first, what is told of single sources last.
+    let main = comparison.main_metric().unwrap_or_default();
+    names.sort_by_key(|name| (*name != main, *name != "train/loss", name.matches('/').count() > 1));
     let charts = names.into_iter().filter_map(|name| {
         let chart = comparison.overlay(name)?;
         // A schedule has no noise, but corners.

@@ -109,6 +109,7 @@ fn links(run: &Run) -> String {
 fn status(view: &View<'_>, run: &RunSummary) -> String {
     let (share, all) = (share(run), steps(run));
     let words = match (run.state, share) {
+        (State::Running, Some(share)) if share < 0.1 => "just begun".to_owned(),
         (State::Running, Some(share)) => format!("more than {:.0}% done", (share * 10.0).floor() * 10.0),
         (State::Running, None) => "at work".to_owned(),
         _ => format!("last change {} ago", view.age(&run.updated)),
