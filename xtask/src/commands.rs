@@ -5,6 +5,7 @@ mod crash_test;
 pub mod generate;
 mod golden;
 mod peers;
+mod ui_test;
 
 use anyhow::Result;
 use clap::Parser;
@@ -38,6 +39,8 @@ commands! {
     Golden => golden,
     /// Measure the rows of `arcuate bench` beside PyTorch, in alternation
     Peers => peers,
+    /// Use the pages of `arcuate ui` in a headless Chromium
+    UiTest => ui_test,
 }
 
 #[cfg(test)]

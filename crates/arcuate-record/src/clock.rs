@@ -14,6 +14,17 @@ pub fn format_utc(unix_seconds: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
 }
 
+/// Seconds since 1970 of a text as [`format_utc`] writes it; `None` for any other.
+pub fn parse_utc(text: &str) -> Option<u64> {
+    let number = |from: usize, to: usize| text.get(from..to)?.parse::<u64>().ok();
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    // Counted from March on, a leap day is the last one of its year.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year.checked_sub(1)?, month + 9) };
+    let days = (365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day).checked_sub(719_469)?;
+    let seconds = days * 86_400 + number(11, 13)? * 3600 + number(14, 16)? * 60 + number(17, 19)?;
+    (format_utc(seconds) == text).then_some(seconds)
+}
+
 /// A duration for people: `0.2 s`, `48 s`, `2 min 40 s`, `3 h 05 min`, `2 d 03 h`.
 pub fn format_duration(seconds: f64) -> String {
     if !seconds.is_finite() || seconds < 0.0 {
@@ -65,6 +76,16 @@ mod tests {
         assert_eq!(format_utc(951_782_399), "2000-02-28T23:59:59Z");
         assert_eq!(format_utc(951_782_400), "2000-02-29T00:00:00Z");
         assert_eq!(format_utc(1_795_429_957), "2026-11-23T10:32:37Z");
+    }
+
+    #[test]
+    fn times_are_read_back_and_nothing_else_is() {
+        for seconds in [0, 951_782_399, 951_782_400, 1_795_429_957] {
+            assert_eq!(parse_utc(&format_utc(seconds)), Some(seconds));
+        }
+        for other in ["", "2026-11-23", "2026-13-23T10:32:37Z", "2026-11-23T10:32:37+", "0000-00-00T00:00:00Z", "ä"] {
+            assert_eq!(parse_utc(other), None, "{other}");
+        }
     }
 
     #[test]

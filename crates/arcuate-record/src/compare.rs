@@ -40,8 +40,27 @@ pub struct Comparison {
     curves: BTreeMap<String, Vec<Series>>,
 }
 
+/// Points of one run by metric `kind/name`.
+pub type Curves = BTreeMap<String, Vec<(f64, f64)>>;
+
 /// Reads what is needed to compare the runs. A run without `resolved.toml` is compared by its `recipe.toml`.
 pub fn compare(runs: &[RunSummary]) -> Result<Comparison> {
+    compare_with(runs, |run| {
+        let mut curves = Curves::new();
+        MetricsTail::new(&run.path.join("metrics.jsonl")).poll_each(|record| {
+            for (name, value) in &record.values {
+                curves.entry(format!("{}/{name}", record.kind)).or_default().push((record.step as f64, *value));
+            }
+        })?;
+        Ok(curves)
+    })
+}
+
+/// Like [`compare`], for whoever has read the metrics already: `curves_of` gives those of a run.
+pub fn compare_with(
+    runs: &[RunSummary],
+    mut curves_of: impl FnMut(&RunSummary) -> Result<Curves>,
+) -> Result<Comparison> {
     let mut names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
     if names.iter().collect::<BTreeSet<_>>().len() < names.len() {
         // Runs of the same name from different roots.
@@ -50,17 +69,11 @@ pub fn compare(runs: &[RunSummary]) -> Result<Comparison> {
     let mut curves: BTreeMap<String, Vec<Series>> = BTreeMap::new();
     let mut recipes = Vec::new();
     for (number, run) in runs.iter().enumerate() {
-        MetricsTail::new(&run.path.join("metrics.jsonl")).poll_each(|record| {
-            for (name, value) in &record.values {
-                let of_metric = curves
-                    .entry(format!("{}/{name}", record.kind))
-                    .or_insert_with(|| names.iter().map(|name| Series::new(name, Vec::new())).collect());
-                of_metric[number].points.push((record.step as f64, *value));
-            }
-        })?;
-        for series in curves.values_mut() {
-            let points = &mut series[number].points;
-            *points = crate::plot::thinned(points, MAX_POINTS);
+        for (metric, points) in curves_of(run)? {
+            let of_metric = curves
+                .entry(metric)
+                .or_insert_with(|| names.iter().map(|name| Series::new(name, Vec::new())).collect());
+            of_metric[number].points = crate::plot::thinned(&points, MAX_POINTS);
         }
         let recipe = match read_text(&run.path.join("resolved.toml"))? {
             Some(text) => text,

@@ -5,11 +5,15 @@
 //! cache over the folders and may be deleted at any time.
 
 mod atomic;
+mod checkpoints;
 mod clock;
 mod compare;
+mod confusion;
 mod cost;
+mod curves;
 mod error;
 mod events;
+pub mod html;
 mod index;
 mod lines;
 mod metrics;
@@ -24,15 +28,18 @@ mod summary;
 mod text_table;
 
 pub use atomic::{AtomicFile, write_atomic};
-pub use clock::{format_duration, format_utc, utc_now};
-pub use compare::{Comparison, MetricRow, compare};
+pub use checkpoints::{CheckpointName, checkpoints};
+pub use clock::{format_duration, format_utc, parse_utc, utc_now};
+pub use compare::{Comparison, Curves, MetricRow, compare, compare_with};
+pub use confusion::Confusion;
 pub use cost::Cost;
+pub use curves::run_charts;
 pub use error::{Error, Result};
 pub use events::EventWriter;
 pub use index::{Index, list, rebuild};
 pub use metrics::{Metrics, MetricsTail, MetricsWriter, Record, read_metrics, series};
 pub use numbers::{format_bytes, format_count, format_number};
-pub use plot::{Chart, Effect, EffectPlot, Series, TerminalSize};
+pub use plot::{Chart, Effect, EffectPlot, Series, TerminalSize, thinned};
 pub use recipe_diff::{KeyDifference, flatten_toml, recipe_difference, recipe_differences};
 pub use report::{LedgerRow, Report, Table, Tone};
 pub use run_dir::{RunDir, check_run_name};

@@ -219,21 +219,32 @@ pub fn read_metrics(path: &Path) -> Result<Metrics> {
     Ok(Metrics { records, num_skipped: tail.num_skipped })
 }
 
+/// As many bytes before the place of a follower are compared, to notice that the file was written anew.
+const NUM_COMPARED_BYTES: u64 = 256;
+
 /// Follows a metrics file that is being written.
 #[derive(Debug)]
 pub struct MetricsTail {
     path: PathBuf,
     offset: u64,
     num_skipped: usize,
+    num_restarts: u64,
+    /// What stood right before the offset.
+    before: Vec<u8>,
 }
 
 impl MetricsTail {
     /// Starts at the beginning of the file, which need not exist yet.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_path_buf(), offset: 0, num_skipped: 0 }
+        Self { path: path.to_path_buf(), offset: 0, num_skipped: 0, num_restarts: 0, before: Vec::new() }
     }
 
-    /// The records since the last call. Starts over when the file has become shorter, as it does when a run resumes.
+    /// How often the file was begun from its start again: whoever adds records up forgets what he has when this changes.
+    pub fn num_restarts(&self) -> u64 {
+        self.num_restarts
+    }
+
+    /// The records since the last call. Starts over when what was read is no longer there, as when a run resumes.
     pub fn poll(&mut self) -> Result<Vec<Record>> {
         let mut records = Vec::new();
         self.poll_each(|record| records.push(record))?;
@@ -242,14 +253,18 @@ impl MetricsTail {
 
     /// Like [`MetricsTail::poll`], one record at a time: memory does not grow with the file.
     pub fn poll_each(&mut self, mut visit: impl FnMut(Record)) -> Result<()> {
-        let cannot = |cause| Error::io("read", &self.path, cause);
+        let path = self.path.clone();
+        let cannot = |cause| Error::io("read", &path, cause);
         let mut file = match File::open(&self.path) {
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+                self.start_over();
+                return Ok(());
+            }
             other => other.map_err(cannot)?,
         };
         let length = file.metadata().map_err(cannot)?.len();
-        if length < self.offset {
-            (self.offset, self.num_skipped) = (0, 0);
+        if length < self.offset || bytes_before(&mut file, self.offset).map_err(cannot)? != self.before {
+            self.start_over();
         }
         file.seek(SeekFrom::Start(self.offset)).map_err(cannot)?;
         let (mut reader, mut buffer) = (BufReader::new(file.take(length - self.offset)), Vec::new());
@@ -263,8 +278,27 @@ impl MetricsTail {
                 _ => self.num_skipped += 1,
             }
         }
+        let mut file = reader.into_inner().into_inner();
+        self.before = bytes_before(&mut file, self.offset).map_err(cannot)?;
         Ok(())
     }
+
+    fn start_over(&mut self) {
+        if self.offset > 0 {
+            (self.offset, self.num_skipped) = (0, 0);
+            self.num_restarts += 1;
+            self.before.clear();
+        }
+    }
+}
+
+/// The last bytes before a place of the file; fewer if the file ends earlier.
+fn bytes_before(file: &mut File, offset: u64) -> io::Result<Vec<u8>> {
+    let num = offset.min(NUM_COMPARED_BYTES);
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(offset - num))?;
+    file.take(num).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -354,6 +388,18 @@ mod tests {
         assert_eq!(tail.poll().expect("reads").len(), 0);
         drop(MetricsWriter::open(&path, Some(1)).expect("opens"));
         assert_eq!(tail.poll().expect("reads").len(), 1);
+    }
+
+    #[test]
+    fn a_follower_notices_a_resume_after_which_the_file_is_longer() {
+        let (_folder, path) = file_with(&format!("{}{}", line(1), line(2)));
+        let mut tail = MetricsTail::new(&path);
+        assert_eq!(tail.poll().expect("reads").len(), 2);
+        std::fs::write(&path, format!("{}{}{}", line(1), line(7), line(8))).expect("writes");
+        assert_eq!((tail.poll().expect("reads").len(), tail.num_restarts()), (3, 1));
+        assert_eq!((tail.poll().expect("reads").len(), tail.num_restarts()), (0, 1));
+        std::fs::remove_file(&path).expect("removes");
+        assert_eq!((tail.poll().expect("is fine").len(), tail.num_restarts()), (0, 2));
     }
 
     #[test]

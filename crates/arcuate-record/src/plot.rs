@@ -6,7 +6,7 @@ mod svg;
 mod terminal;
 
 pub use effects::{Effect, EffectPlot};
-pub(crate) use svg::CHART_STYLE;
+pub(crate) use svg::{CHART_STYLE, line_class};
 pub use terminal::TerminalSize;
 
 /// Lines with fewer points are shown as they are.
@@ -130,7 +130,7 @@ impl Chart {
 }
 
 /// Thins a line to about `max_points` by keeping the lowest and the highest point of each stretch: spikes stay visible.
-pub(crate) fn thinned(points: &[(f64, f64)], max_points: usize) -> Vec<(f64, f64)> {
+pub fn thinned(points: &[(f64, f64)], max_points: usize) -> Vec<(f64, f64)> {
     if points.len() <= max_points || max_points < 4 {
         return points.to_vec();
     }

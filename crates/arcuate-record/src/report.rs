@@ -4,14 +4,13 @@ mod parts;
 
 use std::fmt::Write as _;
 
-pub(crate) use parts::escape;
-pub use parts::{LedgerRow, Table, Tone};
-use parts::{code_block, figure, ledger_table, sample_block};
+use parts::ledger_table;
+pub use parts::{LedgerRow, Table, Tone, code_block, escape, figure, sample_block};
 
 use crate::plot::CHART_STYLE;
-use crate::{Chart, EffectPlot};
+use crate::{Chart, Confusion, EffectPlot};
 
-const PAGE_STYLE: &str = include_str!("report/page.css");
+pub(crate) const PAGE_STYLE: &str = include_str!("report/page.css");
 
 /// Builds the page from top to bottom; sections stand in the order of the calls.
 #[derive(Debug, Clone, Default)]
@@ -81,6 +80,12 @@ impl Report {
     pub fn table(self, heading: &str, table: &Table) -> Self {
         let body = table.to_html();
         self.section(heading, body)
+    }
+
+    /// Which classes were taken for which.
+    #[must_use]
+    pub fn confusion(self, heading: &str, matrix: &Confusion) -> Self {
+        self.section(heading, matrix.to_html())
     }
 
     /// The ledger: what each source of data has contributed, beside what was wanted.
@@ -192,6 +197,7 @@ mod tests {
             )
             .table(EVIL, &Table::new(&[EVIL]).row(vec![text.clone()]).note(EVIL))
             .ledger(&[row])
+            .confusion(EVIL, &Confusion::new(1, std::slice::from_ref(&text)))
             .samples(EVIL, &[(text.clone(), text.clone())])
             .code(EVIL, &format!("a = \"{EVIL}\" # {EVIL}"), false)
             .facts(EVIL, &[(text.clone(), text)])

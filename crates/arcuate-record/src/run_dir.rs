@@ -256,8 +256,16 @@ fn clear(path: &Path) -> Result<()> {
     remove(fs::remove_dir_all(&tokenizer), &tokenizer)?;
     for entry in fs::read_dir(path).map_err(|cause| Error::io("read", path, cause))?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let is_left = ["metrics.jsonl", "report.html", "health.json", "inputs.hash", "cost.json", "samples.jsonl"]
-            .contains(&name.as_str());
+        let is_left = [
+            "metrics.jsonl",
+            "report.html",
+            "health.json",
+            "inputs.hash",
+            "cost.json",
+            "samples.jsonl",
+            "confusion.json",
+        ]
+        .contains(&name.as_str());
         if is_left || name.starts_with("events.out.tfevents.") {
             remove(fs::remove_file(entry.path()), &entry.path())?;
         }

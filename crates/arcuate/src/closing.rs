@@ -7,9 +7,7 @@ use arcuate_eval::{LzmaLimits, LzmaResult, LzmaWatch};
 use arcuate_objective::ObjectiveConfig;
 use arcuate_ops::device::Device;
 use arcuate_recipe::{Pipeline, PlannedRun, Recipe};
-use arcuate_record::{
-    Chart, LedgerRow, Metrics, Record, Report, RunDir, Series, Table, Tone, read_metrics, statistics,
-};
+use arcuate_record::{Confusion, LedgerRow, Metrics, Record, Report, RunDir, Table, Tone, read_metrics, statistics};
 use arcuate_text::Tokenizer;
 use arcuate_train::{LoopState, StopFlag};
 
@@ -75,7 +73,8 @@ pub(crate) fn close(closing: &Closing, folder: &mut RunDir, stop: &StopFlag) -> 
     let lines =
         samples.iter().map(|(prompt, text)| serde_json::json!({"prompt": prompt, "text": text}).to_string() + "\n");
     folder.write("samples.jsonl", lines.collect::<String>().as_bytes())?;
-    let report = report(closing, &metrics, result.as_ref(), lzma.as_ref(), &samples);
+    let confusion = Confusion::load(folder.path());
+    let report = report(closing, &metrics, result.as_ref(), lzma.as_ref(), confusion.as_ref(), &samples);
     folder.write("report.html", report.to_html().as_bytes())?;
     let summary = summary(result.as_ref(), lzma.as_ref(), closing);
     if closing.json {
@@ -160,20 +159,12 @@ fn draw(closing: &Closing, folder: &RunDir) -> Result<Vec<(String, String)>> {
     Ok(samples.prompts.iter().cloned().zip(texts.into_iter().map(|g| g.text)).collect())
 }
 
-fn curve(metrics: &Metrics, title: &str, label: &str, parts: &[(&str, &str, &str)]) -> Option<Chart> {
-    let series: Vec<Series> = parts
-        .iter()
-        .map(|(name, kind, value)| Series::new(name, metrics.series(kind, value)))
-        .filter(|s| !s.points.is_empty())
-        .collect();
-    (!series.is_empty()).then(|| Chart::new(title, series).x_label("step").y_label(label))
-}
-
 fn report(
     closing: &Closing,
     metrics: &Metrics,
     result: Option<&Final>,
     lzma: Option<&LzmaResult>,
+    confusion: Option<&Confusion>,
     samples: &[(String, String)],
 ) -> Report {
     let (recipe, state) = (closing.recipe, closing.state);
@@ -211,29 +202,18 @@ fn report(
         .tile("tokens a second", &amount(rate), &format!("{wait:.1}% of the time waiting for data"))
         .tile("training time", &duration(state.train_seconds), "all sessions")
         .tile("peak memory", &format!("{}B", amount(memory::peak() as f64)), "of this process");
-    let charts: Vec<Chart> = [
-        curve(metrics, "Loss", "nats a token", &[("train", "train", "loss"), ("held out", "eval", "loss")]),
-        curve(
-            metrics,
-            "Bits per byte",
-            "bits",
-            &[("train", "train", "bits_per_byte"), ("held out", "eval", "bits_per_byte")],
-        ),
-        curve(metrics, "Held-out accuracy", "share", &[("accuracy", "eval", "accuracy")]),
-        curve(metrics, "Learning rate", "rate", &[("rate", "train", "learning_rate")]),
-        curve(metrics, "Gradient norm", "norm before clipping", &[("norm", "train", "grad_norm")]),
-        curve(metrics, "Speed", "tokens a second", &[("speed", "train", "tokens_per_second")]),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    report = report.charts("Curves", &charts);
+    let series =
+        |metric: &str| metric.split_once('/').map(|(kind, name)| metrics.series(kind, name)).unwrap_or_default();
+    report = report.charts("Curves", &arcuate_record::run_charts(series));
     if let Some(r) = result {
         let mut table = Table::new(&["measure", "value"]).note("Mean over all held-out documents.");
         for (name, value) in &r.values {
             table = table.row(vec![name.replace('_', " "), arcuate_record::format_number(*value)]);
         }
         report = report.table("Held-out text", &table);
+    }
+    if let Some(confusion) = confusion {
+        report = report.confusion("Confusion matrix", confusion);
     }
     let rows: Vec<LedgerRow> = closing
         .ledger

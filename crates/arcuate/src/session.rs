@@ -10,7 +10,7 @@ use arcuate_model::{Adoption, Input, Network};
 use arcuate_objective::{Objective, ObjectiveConfig};
 use arcuate_ops::device::Device;
 use arcuate_recipe::{Loaded, Recipe, build};
-use arcuate_record::{Cost, EventWriter, Index, MetricsWriter, Record, RunDir, State};
+use arcuate_record::{Confusion, Cost, EventWriter, Index, MetricsWriter, Record, RunDir, State};
 use arcuate_text::Tokenizer;
 use arcuate_train::{Checkpoint, Evaluation, HookError, Hooks, LoopState, StepReport, StopFlag};
 
@@ -280,7 +280,7 @@ pub(crate) fn evaluate(
     objective: &dyn Objective,
     pad_id: u32,
     last: bool,
-    stop: Option<&StopFlag>,
+    confusion: Option<&mut Confusion>,
 ) -> arcuate_eval::Result<HeldOutResult> {
     let config = recipe.evaluation.as_ref();
     let stride = config.and_then(|c| c.stride_tokens).filter(|_| last);
@@ -290,28 +290,32 @@ pub(crate) fn evaluate(
         max_tokens: config.and_then(|c| c.max_tokens).filter(|_| !last),
         covers_text: matches!(recipe.objective, ObjectiveConfig::NextToken(_)),
     };
-    measure(network, objective, corpus.held_out(stride)?, &corpus.source_names(), &options, stop)
+    measure(network, objective, corpus.held_out(stride)?, &corpus.source_names(), &options, confusion)
 }
 
-/// Measures rows with an objective.
+/// Measures rows with an objective; counts in `confusion` which labels were taken for which.
 pub(crate) fn measure(
     network: &Network,
     objective: &dyn Objective,
     rows: impl Iterator<Item = arcuate_data::Result<arcuate_data::Row>>,
     source_names: &[String],
     options: &HeldOutOptions,
-    stop: Option<&StopFlag>,
+    mut confusion: Option<&mut Confusion>,
 ) -> arcuate_eval::Result<HeldOutResult> {
-    let mut progress = |_| match stop {
-        Some(stop) if stop.get() == arcuate_train::StopRequest::Now => std::ops::ControlFlow::Break(()),
-        _ => std::ops::ControlFlow::Continue(()),
-    };
+    let mut progress = |_| std::ops::ControlFlow::Continue(());
     arcuate_eval::evaluate(rows, source_names, options, &mut progress, |batch| {
         let mut batch = batch.clone();
         // Not a step of any run: every evaluation hides the same tokens.
         objective.prepare(&mut batch, 0, u64::MAX);
         let output = network.forward(&Input::from_batch(&batch), &objective.wanted(&batch))?;
         let rows = objective.scores(&batch, output);
+        if let Some(confusion) = confusion.as_deref_mut() {
+            for (row, label) in rows.iter().zip(&batch.labels) {
+                if let (Some(predicted), Ok(label)) = (row.predicted, usize::try_from(*label)) {
+                    confusion.add(label, predicted as usize);
+                }
+            }
+        }
         Ok::<_, arcuate_model::Error>(
             rows.iter()
                 .map(|r| RowResult { loss_sum: r.loss_sum, count: r.count as u64, correct: r.correct })
@@ -394,7 +398,13 @@ impl Hooks for Recorder<'_> {
         let parts = self.parts;
         let pad_id = build::pad_id(&parts.tokenizer);
         self.live.note(if last { "evaluating on all held-out text" } else { "evaluating" });
-        let result = evaluate(network, self.recipe, &parts.corpus, parts.objective.as_ref(), pad_id, last, None)?;
+        let is_classifier = matches!(self.recipe.objective, ObjectiveConfig::Classification(_));
+        let mut confusion = (last && is_classifier).then(|| Confusion::new(step, parts.corpus.label_names()));
+        let objective = parts.objective.as_ref();
+        let result = evaluate(network, self.recipe, &parts.corpus, objective, pad_id, last, confusion.as_mut())?;
+        if let Some(confusion) = confusion {
+            confusion.save(self.path)?;
+        }
         let total = &result.total;
         let mut record = Record::new(step, "eval")
             .value("loss", total.loss)

@@ -18,6 +18,7 @@ const RANKS: &[(&str, u32)] = &[
     ("arcuate-ops", 0),
     ("arcuate-recipe", 5),
     ("arcuate-record", 0),
+    ("arcuate-serve", 5),
     ("arcuate-study", 6),
     ("arcuate-text", 0),
     ("arcuate-train", 4),

@@ -21,6 +21,12 @@ const MAX_MARKED_POINTS: usize = 60;
 /// How charts look; the page sets the colours named here once for all its charts.
 pub(crate) const CHART_STYLE: &str = include_str!("chart.css");
 
+/// Classes of a line: six colours, then the same colours with dashes, then with dots.
+pub(crate) fn line_class(number: usize) -> String {
+    let dashes = ["", " dashed", " dotted"][number / 6 % 3];
+    format!("s{}{dashes}", number % 6)
+}
+
 impl Chart {
     /// A file of its own, with title and legend.
     pub fn to_svg(&self) -> String {
@@ -33,8 +39,8 @@ impl Chart {
             }
             let _ = write!(
                 legend,
-                "<line class=\"line s{}\" x1=\"{x}\" y1=\"{}\" x2=\"{}\" y2=\"{}\"/><text x=\"{}\" y=\"{y}\">{}</text>",
-                number % 6,
+                "<line class=\"line {}\" x1=\"{x}\" y1=\"{}\" x2=\"{}\" y2=\"{}\"/><text x=\"{}\" y=\"{y}\">{}</text>",
+                line_class(*number),
                 y - 4.0,
                 x + 18.0,
                 y - 4.0,
@@ -142,7 +148,12 @@ impl Chart {
                 .map(|(px, py)| format!("{px:.1},{py:.1}"))
                 .collect();
             if places.len() > 1 {
-                let _ = write!(out, "<polyline class=\"line s{colour}{faint}\" points=\"{}\"/>", places.join(" "));
+                let _ = write!(
+                    out,
+                    "<polyline class=\"line {}{faint}\" points=\"{}\"/>",
+                    line_class(number),
+                    places.join(" ")
+                );
             }
             if drawable.points.len() <= MAX_MARKED_POINTS && !series.is_faint {
                 for &(px, py) in &drawable.points {
@@ -187,6 +198,15 @@ mod tests {
         let svg = chart().to_svg();
         assert_eq!((svg.matches("<polyline").count(), svg.matches("<circle").count()), (1, 6));
         assert!(svg.contains("dot s1"));
+    }
+
+    #[test]
+    fn more_lines_than_colours_are_told_apart_by_dashes() {
+        let line = |name: u32| Series::new(&name.to_string(), vec![(0.0, f64::from(name)), (1.0, 2.0)]);
+        let svg = Chart::new("", (0..13).map(line).collect()).to_svg();
+        for class in ["\"line s0\"", "\"line s0 dashed\"", "\"line s0 dotted\"", "\"line s5 dashed\""] {
+            assert_eq!(svg.matches(class).count(), 2, "{class}: once in the legend, once in the chart");
+        }
     }
 
     #[test]

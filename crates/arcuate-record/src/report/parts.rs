@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::plot::line_class;
 use crate::text_table::starts_like_a_number;
 use crate::{Chart, format_bytes, format_count};
 
@@ -139,20 +140,23 @@ pub(super) fn ledger_table(rows: &[LedgerRow]) -> Table {
     })
 }
 
-pub(super) fn figure(chart: &Chart) -> String {
+/// A chart with its title and, if there is anything to tell apart, its legend.
+pub fn figure(chart: &Chart) -> String {
     let mut html = format!("<figure><figcaption>{}", escape(&chart.title));
     for (number, name) in chart.legend() {
-        let _ = write!(html, "<span class=\"key s{}\">{}</span>", number % 6, escape(&name));
+        let _ = write!(html, "<span class=\"key {}\">{}</span>", line_class(number), escape(&name));
     }
     let _ = writeln!(html, "</figcaption>{}</figure>", chart.to_svg_fragment());
     html
 }
 
-pub(super) fn sample_block(prompt: &str, text: &str) -> String {
+/// A generated text after its prompt.
+pub fn sample_block(prompt: &str, text: &str) -> String {
     format!("<pre class=\"sample\"><b>{}</b>{}</pre>\n", escape(prompt), escape(cut(text)))
 }
 
-pub(super) fn code_block(text: &str) -> String {
+/// TOML in fixed width, comments pale.
+pub fn code_block(text: &str) -> String {
     let mut html = String::from("<pre><code>");
     for line in cut(text).lines() {
         let (code, comment) = line.split_at(comment_start(line));
@@ -189,7 +193,7 @@ fn cut(text: &str) -> &str {
 }
 
 /// Text for HTML and SVG, inside elements and quoted attributes. Control characters, which neither may hold, are replaced.
-pub(crate) fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len() + text.len() / 16);
     for c in text.chars() {
         match c {

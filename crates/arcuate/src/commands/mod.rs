@@ -19,6 +19,7 @@ mod recipe;
 mod run;
 mod runs;
 mod tokenizer;
+mod ui;
 mod verify;
 
 pub(crate) use eval::one_task;
@@ -51,6 +52,7 @@ enum Command {
     Run(run::Args),
     Runs(runs::Args),
     Tokenizer(tokenizer::Args),
+    Ui(ui::Args),
     Verify(verify::Args),
 }
 
@@ -80,6 +82,7 @@ fn start(command: Command) -> anyhow::Result<()> {
         Command::Run(args) => run::run(args),
         Command::Runs(args) => runs::run(args),
         Command::Tokenizer(args) => tokenizer::run(args),
+        Command::Ui(args) => ui::run(args),
         Command::Verify(args) => verify::run(args),
     }
 }

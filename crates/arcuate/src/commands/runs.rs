@@ -187,7 +187,8 @@ fn show(name: &str, wanted: &[String], common: &Common) -> anyhow::Result<()> {
     if let Some(unknown) = wanted.iter().find(|metric| series(metric).is_empty()) {
         return Err(exit::usage(format!("the run has no metric `{unknown}`; it has {}", names(&run))));
     }
-    let checkpoints = checkpoints(&run.path);
+    let checkpoints: Vec<String> =
+        arcuate_record::checkpoints(&run.path).iter().map(arcuate_record::CheckpointName::words).collect();
     let report = Some(run.path.join("report.html")).filter(|path| path.is_file());
     if common.json {
         let curves: serde_json::Map<String, serde_json::Value> =
@@ -253,32 +254,6 @@ fn names(run: &RunSummary) -> String {
     let mut names: Vec<String> = run.last.keys().map(|name| format!("`{name}`")).collect();
     names.truncate(30);
     if names.is_empty() { "none yet".to_owned() } else { names.join(", ") }
-}
-
-/// Names in the checkpoints folder, with what `best` and `last` stand for.
-fn checkpoints(run: &Path) -> Vec<String> {
-    let folder = run.join("checkpoints");
-    let pointed = |name: &str| std::fs::read_link(folder.join(name)).ok();
-    let (best, last) = (pointed("best"), pointed("last"));
-    let mut names: Vec<String> = std::fs::read_dir(&folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .filter(|name| name.starts_with("step-"))
-        .collect();
-    names.sort();
-    for name in &mut names {
-        let is = |pointer: &Option<PathBuf>| pointer.as_ref().is_some_and(|path| path.ends_with(name.as_str()));
-        match (is(&best), is(&last)) {
-            (true, true) => name.push_str(" (best, last)"),
-            (true, false) => name.push_str(" (best)"),
-            (false, true) => name.push_str(" (last)"),
-            (false, false) => {}
-        }
-    }
-    names
 }
 
 fn compare_runs(names: &[String], wanted: &[String], html: Option<&Path>, common: &Common) -> anyhow::Result<()> {
