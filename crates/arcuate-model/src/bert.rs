@@ -1,9 +1,9 @@
-//! BERT: a bidirectional encoder with a masked-LM head or a classifier on the first token.
+//! BERT: a bidirectional encoder with a masked-LM head or a classifier on the first token; convolutions before it if wanted.
 //!
 //! # Recipe
-//! `[model.bert]`; the objective decides which head it gets
+//! `[model.bert]`; the objective decides which head it gets; optional `[model.bert.conv_front]`
 //! # Reference
-//! Devlin et al. 2019
+//! Devlin et al. 2019; the convolutions in Gross et al. 2025
 // B rows, T positions, C channels, V vocabulary
 
 use arcuate_ops::activation::{Gelu, gelu};
@@ -17,7 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::gpt2::GeluForm;
 use crate::input::Input;
-use crate::layer::{Dropout, Embedding, LayerNorm, Linear, attention_dropout, dropout};
+use crate::layer::{
+    ConvFront, ConvFrontConfig, Dropout, Embedding, LayerNorm, Linear, Seen, attention_dropout, dropout,
+};
 
 /// `[model.bert]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -26,7 +28,7 @@ pub struct Config {
     /// Width of the residual stream.
     #[schemars(range(min = 1))]
     pub hidden_size: usize,
-    /// Number of encoder layers.
+    /// Number of encoder layers, without the convolutions of `conv_front`.
     #[schemars(range(min = 1))]
     pub num_layers: usize,
     /// Number of heads; divides `hidden_size`.
@@ -56,6 +58,9 @@ pub struct Config {
     /// Standard deviation of the initial weights.
     #[serde(default = "crate::llama::default_initializer_range")]
     pub initializer_range: f64,
+    /// Convolutions between the embeddings and the encoder layers; left out: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conv_front: Option<ConvFrontConfig>,
 }
 
 fn default_type_vocab_size() -> usize {
@@ -149,6 +154,7 @@ struct Encoder {
 #[derive(Module, Debug)]
 struct Body {
     embeddings: Embeddings,
+    conv_front: Option<ConvFront>,
     encoder: Encoder,
     pooler: Option<Dense>,
 }
@@ -178,8 +184,10 @@ impl Architecture {
     /// What makes these sizes impossible.
     pub(crate) fn problem(&self) -> Option<String> {
         let c = &self.config;
-        (!c.hidden_size.is_multiple_of(c.num_heads))
-            .then(|| format!("{} heads do not divide hidden_size {}", c.num_heads, c.hidden_size))
+        if !c.hidden_size.is_multiple_of(c.num_heads) {
+            return Some(format!("{} heads do not divide hidden_size {}", c.num_heads, c.hidden_size));
+        }
+        c.conv_front.as_ref()?.problem(c.max_seq_len, c.hidden_size)
     }
 }
 
@@ -211,6 +219,7 @@ impl Bert {
                     token_type_embeddings: Embedding::new(c.type_vocab_size, width, device),
                     layer_norm: norm(),
                 },
+                conv_front: c.conv_front.as_ref().map(|front| ConvFront::new(front, device)),
                 encoder: Encoder { layer: (0..c.num_layers).map(layer).collect() },
                 pooler: labels.map(|_| Dense { dense: linear(width, width) }),
             },
@@ -247,12 +256,15 @@ impl Bert {
         };
         let stream = (c.dropout, input.dropout.clone());
         let gelu = self.architecture.gelu.op();
-        let e = &self.bert.embeddings;
-        let x = e.word_embeddings.forward_padded(&input.ids, self.architecture.filler)
-            + e.position_embeddings.forward(&input.positions)
-            + e.token_type_embeddings.forward(&input.token_types);
-        let x = e.layer_norm.forward(x).reshape([b, t, width]);
-        let mut x = dropout(x, c.dropout, 0, input.dropout.as_ref());
+        let mut x = match &self.bert.conv_front {
+            None => self.embedded(input),
+            // Convolutions see padding, so it must not depend on the other rows.
+            Some(front) => {
+                let filler = self.architecture.filler.unwrap_or(0) as i32;
+                let x = self.embedded(&input.filled(c.max_seq_len.max(t), filler));
+                front.forward(x, input.seen.as_ref()).narrow(1, 0, t)
+            }
+        };
         for (i, layer) in self.bert.encoder.layer.iter().enumerate() {
             how.dropout = attention_dropout(c.attention_dropout, i as u64, input.dropout.as_ref());
             x = if input.recompute {
@@ -263,6 +275,28 @@ impl Bert {
             };
         }
         x.reshape([b * t, width])
+    }
+
+    /// Embeddings of all tokens `[B, T, C]`, normalised.
+    fn embedded(&self, input: &Input) -> Tensor<3> {
+        let c = &self.architecture.config;
+        let e = &self.bert.embeddings;
+        let x = e.word_embeddings.forward_padded(&input.ids, self.architecture.filler)
+            + e.position_embeddings.forward(&input.positions)
+            + e.token_type_embeddings.forward(&input.token_types);
+        let x = e.layer_norm.forward(x).reshape([input.num_rows, input.seq_len, c.hidden_size]);
+        dropout(x, c.dropout, 0, input.dropout.as_ref())
+    }
+
+    /// Whether tokens see padding, so that it must stay.
+    pub(crate) fn needs_padding(&self) -> bool {
+        self.bert.conv_front.is_some()
+    }
+
+    /// The same with what batch norms saw in their running statistics.
+    pub(crate) fn fold(mut self, seen: &Seen) -> Self {
+        self.bert.conv_front = self.bert.conv_front.map(|front| front.fold(seen));
+        self
     }
 
     /// The output over the vocabulary for hidden states `[N, C]`; none for a classifier.
@@ -279,5 +313,141 @@ impl Bert {
         let site = 2 * self.architecture.config.num_layers as u64 + 1;
         let pooled = dropout(pooled, self.architecture.config.dropout, site, input.dropout.as_ref());
         Some(self.classifier.as_ref()?.output(pooled))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arcuate_ops::gradcheck::values;
+    use arcuate_ops::linear_cross_entropy::CrossEntropy;
+    use burn::tensor::Device;
+
+    use crate::{Architecture, Dropout, Head, Input, ModelConfig, Network, Seen, Wanted};
+
+    fn config(layers: usize, heads: usize, front: &str) -> ModelConfig {
+        let (width, inner) = (64 * heads, 256 * heads);
+        let text = format!(
+            r#"{{"bert": {{"hidden_size": {width}, "num_layers": {layers}, "num_heads": {heads},
+                "intermediate_size": {inner}, "max_seq_len": 128{front}}}}}"#
+        );
+        serde_json::from_str(&text).expect("a model")
+    }
+
+    const CONV_64: &str = r#", "conv_front": {"num_layers": 2, "kernel": [3, 3], "channels": 64}"#;
+    const CONV_32: &str = r#", "conv_front": {"num_layers": 3, "kernel": [3, 3], "channels": 32}"#;
+
+    fn architecture(layers: usize, heads: usize, front: &str, head: Head) -> Architecture {
+        Architecture::new(&config(layers, heads, front), 30_522, head).expect("possible")
+    }
+
+    /// Parameters whose names begin with a text.
+    fn count(architecture: &Architecture, start: &str) -> usize {
+        let infos = architecture.parameters();
+        infos.iter().filter(|info| !info.is_buffer() && info.name.starts_with(start)).map(|info| info.len()).sum()
+    }
+
+    #[test]
+    fn parameters_are_as_many_as_published() {
+        let deep = architecture(6, 12, "", Head::Tokens);
+        assert_eq!(count(&deep, "bert.embeddings"), 23_542_272);
+        assert_eq!(count(&deep, "bert.encoder.layer.0."), 7_087_872);
+        assert_eq!(count(&deep, "cls."), 622_650);
+        let labels = Head::Classes((0..64).map(|i| i.to_string()).collect());
+        for (architecture, wanted) in [
+            (deep, 66_692_154),
+            (architecture(1, 12, "", Head::Tokens), 31_252_794),
+            (architecture(1, 24, "", Head::Tokens), 77_810_490),
+            (architecture(6, 12, "", labels), 66_709_312),
+            (architecture(1, 12, CONV_64, Head::Tokens), 31_290_685),
+            (architecture(1, 12, CONV_32, Head::Tokens), 31_271_837),
+        ] {
+            assert_eq!(count(&architecture, ""), wanted);
+            assert!((architecture.estimate() / wanted as f64 - 1.0).abs() < 0.04);
+        }
+    }
+
+    fn small(device: &Device) -> Network {
+        let text = r#"{"bert": {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "intermediate_size": 24,
+            "max_seq_len": 12, "dropout": 0.1, "conv_front": {"num_layers": 2, "kernel": [3, 3], "channels": 4}}}"#;
+        let config: ModelConfig = serde_json::from_str(text).expect("a model");
+        Network::init(Architecture::new(&config, 20, Head::Tokens).expect("possible"), 7, device)
+    }
+
+    /// Rows of these lengths, padded on the right to the longest.
+    fn input(lengths: &[usize]) -> Input {
+        let t = *lengths.iter().max().expect("a row");
+        let mask: Vec<bool> = lengths.iter().flat_map(|len| (0..t).map(move |at| at < *len)).collect();
+        let ids = (0..mask.len()).map(|i| if mask[i] { ((i % t) * 7 + 3) as i32 % 20 } else { 0 }).collect();
+        Input::from_rows(lengths.len(), t, ids, &mask).expect("padding on the right")
+    }
+
+    fn hidden(network: &Network, lengths: &[usize], wanted: usize) -> Vec<f32> {
+        let places: Arc<[i32]> = (0..wanted as i32).collect();
+        values(network.forward(&input(lengths), &Wanted::Tokens(places)).expect("fits").logits())
+    }
+
+    #[test]
+    fn with_convolutions_too_an_evaluation_does_not_depend_on_the_other_rows() {
+        let network = small(&Device::flex());
+        let alone = hidden(&network, &[5], 5);
+        for others in [&[5, 3][..], &[5, 9, 2], &[5, 12, 1, 7]] {
+            assert_eq!(hidden(&network, others, 5), alone, "{others:?}");
+        }
+    }
+
+    fn pass(network: &Network, recompute: bool) -> (Vec<f32>, Vec<Vec<f32>>, Seen) {
+        let seen = Seen::default();
+        let dropout = Some(Dropout { seed: 1, step: 2 });
+        let input = Input { recompute, dropout, seen: Some(seen.clone()), ..input(&[12, 3, 7]) };
+        let places: Arc<[i32]> = [0, 5, 13, 25].into();
+        let output = network.forward(&input, &Wanted::Tokens(places)).expect("fits");
+        let loss = output.cross_entropy(&CrossEntropy::new([1, 2, 3, 4].into()));
+        let grads = loss.clone().sum().backward();
+        struct All<'a>(&'a burn::tensor::Gradients, Vec<Vec<f32>>);
+        impl crate::Visit for All<'_> {
+            fn visit<const D: usize>(&mut self, name: &str, value: &burn::module::Param<burn::tensor::Tensor<D>>) {
+                let grad = value.val().grad(self.0);
+                assert_eq!(grad.is_some(), !crate::is_buffer(name), "{name}");
+                self.1.extend(grad.map(values));
+            }
+        }
+        let mut all = All(&grads, Vec::new());
+        network.visit(&mut all);
+        (values(loss), all.1, seen)
+    }
+
+    #[test]
+    fn a_training_pass_counts_once_even_where_layers_are_computed_again() {
+        let network = small(&Device::flex().autodiff());
+        let (kept, again) = (pass(&network, false), pass(&network, true));
+        assert_eq!((&kept.0, &kept.1), (&again.0, &again.1));
+        let folded = |seen: &Seen| network.clone().fold(seen).values();
+        let (kept, again) = (folded(&kept.2), folded(&again.2));
+        assert_eq!(kept, again);
+        let changed = |name: &&String| kept[*name] != network.values()[*name];
+        let changed: Vec<&String> = kept.keys().filter(changed).collect();
+        assert_eq!(changed.len(), 6, "{changed:?}");
+        assert!(changed.iter().all(|name| crate::is_buffer(name)));
+    }
+
+    #[test]
+    fn padding_counts_in_the_statistics_of_a_batch() {
+        let network = small(&Device::flex().autodiff());
+        let seen = Seen::default();
+        let input = Input { seen: Some(seen.clone()), ..input(&[5, 3]) };
+        network.forward(&input, &Wanted::Tokens([0].into())).expect("fits");
+        let rows: Vec<usize> = seen.take().iter().map(|(_, statistics)| statistics.rows).collect();
+        assert_eq!(rows, [2 * 12 * 16; 3]);
+    }
+
+    #[test]
+    fn nothing_wanted_is_a_loss_of_nothing() {
+        for network in [small(&Device::flex().autodiff()), small(&Device::flex())] {
+            let output = network.forward(&input(&[4, 2]), &Wanted::Tokens([].into())).expect("fits");
+            let loss = output.cross_entropy(&CrossEntropy::new([].into()));
+            assert_eq!(loss.into_scalar::<f32>(), 0.0);
+        }
     }
 }

@@ -204,6 +204,8 @@ mod tests {
         );
         let qwen2 = config(json!({"qwen2": {"hidden_size": 8, "num_layers": 1, "num_heads": 2,
             "intermediate_size": 12, "max_seq_len": 16, "tie_word_embeddings": false}}));
+        let conv = config(json!({"bert": {"hidden_size": 8, "num_layers": 1, "num_heads": 2, "intermediate_size": 12,
+            "max_seq_len": 16, "conv_front": {"num_layers": 1, "kernel": [4, 3], "channels": 2}}}));
         let classes = Head::Classes(vec!["yes".to_string(), "no".to_string(), "perhaps".to_string()]);
         vec![
             network(&llama(true), 11, Head::Tokens),
@@ -213,6 +215,7 @@ mod tests {
             network(&bert, 11, Head::Tokens),
             network(&bert, 11, classes),
             network(&untied, 11, Head::Tokens),
+            network(&conv, 11, Head::Tokens),
         ]
     }
 
@@ -294,6 +297,22 @@ mod tests {
         tensors::write(&dir.path().join("model.safetensors"), &values).expect("written");
         let message = load(dir.path(), &Device::flex()).expect_err("no head").to_string();
         assert!(message.contains("1 missing: lm_head.weight"), "{message}");
+    }
+
+    #[test]
+    fn running_statistics_are_tensors_of_the_checkpoint() {
+        let network = &all()[7];
+        let dir = saved(network);
+        let mut values = network.values();
+        let name = "bert.conv_front.layer.0.norm.running_var";
+        assert_eq!(values[name], (vec![2], vec![1.0; 2]));
+        values.insert(name.to_string(), (vec![2], vec![0.25, 3.5]));
+        tensors::write(&dir.path().join("model.safetensors"), &values).expect("written");
+        assert_eq!(load(dir.path(), &Device::flex().autodiff()).expect("sound").values(), values);
+        values.remove(name).expect("it was there");
+        tensors::write(&dir.path().join("model.safetensors"), &values).expect("written");
+        let message = load(dir.path(), &Device::flex()).expect_err("incomplete").to_string();
+        assert!(message.contains(name), "{message}");
     }
 
     #[test]

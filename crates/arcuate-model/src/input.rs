@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arcuate_data::Batch;
 
-use crate::layer::Dropout;
+use crate::layer::{Dropout, Seen};
 
 /// Padding that is worth leaving out: one part in so many of all tokens.
 const WORTH: usize = 8;
@@ -29,6 +29,8 @@ pub struct Input {
     pub dropout: Option<Dropout>,
     /// Keep only the input of each layer for the backward pass and compute the rest again (activation checkpointing).
     pub recompute: bool,
+    /// Where batch norms of a training pass leave their statistics; none: they are not kept.
+    pub seen: Option<Seen>,
 }
 
 impl Input {
@@ -43,6 +45,7 @@ impl Input {
             token_types: batch.token_types.as_slice().into(),
             dropout: None,
             recompute: false,
+            seen: None,
         }
     }
 
@@ -69,6 +72,7 @@ impl Input {
             ids: ids.into(),
             dropout: None,
             recompute: false,
+            seen: None,
         })
     }
 
@@ -97,6 +101,7 @@ impl Input {
             token_types: vec![0; len].into(),
             dropout: None,
             recompute: false,
+            seen: None,
         }
     }
 
@@ -107,23 +112,7 @@ impl Input {
     /// attention, whose ranges move along.
     pub(crate) fn packed(&self, wanted: &[i32]) -> Option<(Self, Vec<i32>)> {
         let (t, len) = (self.seq_len, self.ids.len());
-        // How many ranges begin at a token, less those that end there; tokens see themselves anyway.
-        let mut edges = vec![0i32; len + 1];
-        for (i, [start, end]) in self.may_attend.iter().enumerate() {
-            let row = i - i % t;
-            let (start, end) = (row + *start as usize, row + *end as usize);
-            if start < end && (start, end) != (i, i + 1) {
-                edges[start] += 1;
-                edges[end] -= 1;
-            }
-        }
-        let mut matters: Vec<bool> = edges[..len]
-            .iter()
-            .scan(0, |open, edge| {
-                *open += edge;
-                Some(*open > 0)
-            })
-            .collect();
+        let mut matters = self.attended();
         wanted.iter().for_each(|place| matters[*place as usize] = true);
         // Tokens that matter before each one.
         let mut before = Vec::with_capacity(len + 1);
@@ -147,8 +136,58 @@ impl Input {
             token_types: take(&self.token_types),
             dropout: self.dropout.clone(),
             recompute: self.recompute,
+            seen: self.seen.clone(),
         };
         Some((input, wanted.iter().map(|place| before[*place as usize] as i32).collect()))
+    }
+
+    /// Whether another token may attend to each one.
+    fn attended(&self) -> Vec<bool> {
+        let (t, len) = (self.seq_len, self.ids.len());
+        // How many ranges begin at a token, less those that end there; tokens see themselves anyway.
+        let mut edges = vec![0i32; len + 1];
+        for (i, [start, end]) in self.may_attend.iter().enumerate() {
+            let row = i - i % t;
+            let (start, end) = (row + *start as usize, row + *end as usize);
+            if start < end && (start, end) != (i, i + 1) {
+                edges[start] += 1;
+                edges[end] -= 1;
+            }
+        }
+        let open = edges[..len].iter().scan(0, |open, edge| {
+            *open += edge;
+            Some(*open > 0)
+        });
+        open.collect()
+    }
+
+    /// Rows of `len` tokens each: behind the given tokens and in place of padding stands the filler, at its own place.
+    ///
+    /// What a row holds then depends on nothing but its own tokens.
+    pub(crate) fn filled(&self, len: usize, filler: i32) -> Self {
+        let t = self.seq_len;
+        let attended = self.attended();
+        let places = || (0..self.num_rows * len).map(|i| (i / len * t + i % len, i % len));
+        // The first token of a row is one, even where it is alone.
+        let token = |(i, at): &(usize, usize)| *at < t && (attended[*i] || *at == 0);
+        let pick = |from: &[i32], other: &dyn Fn(usize) -> i32| -> Arc<[i32]> {
+            places().map(|place| if token(&place) { from[place.0] } else { other(place.1) }).collect()
+        };
+        Self {
+            num_rows: self.num_rows,
+            seq_len: len,
+            ids: pick(&self.ids, &|_| filler),
+            positions: pick(&self.positions, &|at| at as i32),
+            may_attend: places()
+                .map(
+                    |place| if token(&place) { self.may_attend[place.0] } else { [place.1 as u32, place.1 as u32 + 1] },
+                )
+                .collect(),
+            token_types: pick(&self.token_types, &|_| 0),
+            dropout: self.dropout.clone(),
+            recompute: self.recompute,
+            seen: self.seen.clone(),
+        }
     }
 
     /// The same ranges clipped so that no token sees a later one.
@@ -210,6 +249,29 @@ mod tests {
         // Everything matters once it is wanted.
         assert!(input.packed(&[0, 1, 2, 3, 4, 5, 6, 7]).is_none());
         assert!(Input::from_rows(2, 4, (10..18).collect(), &[]).expect("no mask").packed(&[]).is_none());
+    }
+
+    #[test]
+    fn filled_rows_do_not_show_how_they_were_padded() {
+        let rows = |t: usize| {
+            let ids = (0..2 * t).map(|i| if i % t < 3 { 10 + (i / t * 3 + i % t) as i32 } else { 99 }).collect();
+            let mut input = Input::from_rows(2, t, ids, &[]).expect("no mask");
+            let is_token = |i: usize| i % t < 3;
+            input.may_attend =
+                (0..2 * t).map(|i| if is_token(i) { [0, 3] } else { [(i % t) as u32, (i % t) as u32 + 1] }).collect();
+            input.positions = (0..2 * t).map(|i| if is_token(i) { (i % t) as i32 } else { 0 }).collect();
+            input.filled(6, 7)
+        };
+        let filled = rows(3);
+        assert_eq!(&*filled.ids, &[10, 11, 12, 7, 7, 7, 13, 14, 15, 7, 7, 7]);
+        assert_eq!(filled.positions[..6], [0, 1, 2, 3, 4, 5]);
+        for t in [4, 6] {
+            let other = rows(t);
+            assert_eq!((&other.ids, &other.positions), (&filled.ids, &filled.positions));
+            assert_eq!((&other.may_attend, &other.token_types), (&filled.may_attend, &filled.token_types));
+        }
+        let alone = Input::from_rows(1, 1, vec![5], &[]).expect("no mask").filled(2, 7);
+        assert_eq!(&*alone.ids, &[5, 7]);
     }
 
     #[test]

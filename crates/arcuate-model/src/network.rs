@@ -13,11 +13,12 @@ use burn::tensor::{Device, Tensor};
 use crate::bert::{self, Bert};
 use crate::gpt2::{self, GeluForm, Gpt2};
 use crate::input::{Input, Wanted};
-use crate::layer::{Embedding, KvCache};
+use crate::layer::{ConvFrontConfig, Embedding, KvCache, Seen};
 use crate::llama::{self, Llama};
 use crate::output::Output;
+
 use crate::params::{self, Fill, Infos, ParameterInfo, Replace, Values, Visit};
-use crate::{Error, ModelConfig, Result};
+use crate::{Error, ModelConfig, Result, TokenIds};
 
 /// Which head stands on the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +75,28 @@ impl Architecture {
             Self::Bert(a) => a.problem(),
             Self::Gpt2(a) => a.problem(),
             Self::Llama(a) | Self::Qwen2(a) => a.problem(),
+        }
+    }
+
+    /// The same for a tokenizer with these special tokens: the one that fills rows gets no gradient, unless it also begins or
+    /// ends texts and so has something to learn.
+    #[must_use]
+    pub fn with_ids(mut self, ids: TokenIds) -> Self {
+        let filler = ids.pad.filter(|pad| ![ids.bos, ids.eos].contains(&Some(*pad)));
+        match &mut self {
+            Self::Bert(a) => a.filler = filler,
+            Self::Gpt2(_) => {}
+            Self::Llama(a) | Self::Qwen2(a) => a.filler = filler,
+        }
+        self
+    }
+
+    /// The key of what the public layout of this architecture does not have, so that other programs would compute something
+    /// else from the same files.
+    pub fn extension(&self) -> Option<&'static str> {
+        match self {
+            Self::Bert(a) => a.config.conv_front.as_ref().map(|_| "conv_front"),
+            _ => None,
         }
     }
 
@@ -157,12 +180,13 @@ impl Architecture {
                 let c = &a.config;
                 let layer = 4.0 * f(c.hidden_size) * f(c.hidden_size) + 2.0 * f(c.hidden_size) * f(c.intermediate_size);
                 let positions = (f(c.max_seq_len) + f(c.type_vocab_size)) * f(c.hidden_size);
-                tables(c.hidden_size, 1.0) + positions + f(c.num_layers) * layer
+                let front = c.conv_front.as_ref().map_or(0.0, ConvFrontConfig::estimate);
+                tables(c.hidden_size, 1.0) + positions + f(c.num_layers) * layer + front
             }
         }
     }
 
-    /// Names and shapes of all parameters; the network is built, so ask `estimate` first where sizes come from strangers.
+    /// Names and shapes of all parameters and buffers; the network is built, so ask `estimate` first where sizes come from strangers.
     pub fn parameters(&self) -> Vec<ParameterInfo> {
         // Tensors of zeros are lazily cleared pages; nothing is written.
         Network::zeros(self.clone(), &Device::flex()).parameters()
@@ -216,14 +240,21 @@ impl Network {
     }
 
     /// A fresh network: normal weights from the stream (seed, "init", name), norms 1, biases 0; the projections that
-    /// write to the residual stream start smaller by `1 / sqrt(2 layers)` (Radford et al. 2019) in causal networks.
+    /// write to the residual stream start smaller by `1 / sqrt(2 layers)` (Radford et al. 2019) in causal networks, and
+    /// convolutions are uniform within `1 / sqrt(inputs of an output)`.
     pub fn init(architecture: Architecture, seed: u64, device: &Device) -> Self {
         let scale = architecture.initializer_range();
         let residual = if architecture.is_causal() { (2.0 * architecture.num_layers() as f64).powf(-0.5) } else { 1.0 };
         Self::zeros(architecture, device).fill(|name, shape| {
             let len: usize = shape.iter().product();
             if shape.len() == 1 {
-                return Some(vec![if name.ends_with("weight") { 1.0 } else { 0.0 }; len]);
+                let one = name.ends_with("weight") || name.ends_with("running_var");
+                return Some(vec![if one { 1.0 } else { 0.0 }; len]);
+            }
+            if let [_, inputs, height, width] = shape {
+                let bound = ((inputs * height * width) as f64).powf(-0.5);
+                let mut stream = Stream::new(seed, &format!("init {name}"), 0, 0);
+                return Some((0..len).map(|_| ((2.0 * stream.uniform() - 1.0) * bound) as f32).collect());
             }
             let writes = ["o_proj.weight", "down_proj.weight", "c_proj.weight"].iter().any(|end| name.ends_with(end));
             let scale = if writes { scale * residual } else { scale };
@@ -251,7 +282,8 @@ impl Network {
             Wanted::Rows => (0..input.num_rows).map(|row| (row * input.seq_len) as i32).collect(),
         };
         // In training only: results of an evaluation are the same to the bit whatever else is in the batch.
-        let packed = if is_trained_by_kernels(&self.table().weight()) { input.packed(&places) } else { None };
+        let packs = is_trained_by_kernels(&self.table().weight()) && !self.needs_padding();
+        let packed = if packs { input.packed(&places) } else { None };
         let hidden = match packed {
             Some((input, places)) => chosen(self.hidden(&input), &places.into()),
             None => chosen(self.hidden(input), &places),
@@ -260,6 +292,20 @@ impl Network {
             (Wanted::Rows, Self::Bert(n)) => n.classify(hidden, input).ok_or_else(|| no_head("class")),
             (Wanted::Rows, _) => Err(no_head("class")),
             _ => self.head(hidden),
+        }
+    }
+
+    /// Whether tokens see padding, so that it must stay.
+    fn needs_padding(&self) -> bool {
+        matches!(self, Self::Bert(n) if n.needs_padding())
+    }
+
+    /// The same network with what batch norms saw in training passes in their running statistics; `seen` is empty after.
+    #[must_use]
+    pub fn fold(self, seen: &Seen) -> Self {
+        match self {
+            Self::Bert(n) => Self::Bert(n.fold(seen)),
+            other => other,
         }
     }
 
@@ -345,16 +391,16 @@ impl Network {
         })
     }
 
-    /// Names and shapes of all parameters.
+    /// Names and shapes of all parameters and buffers.
     pub fn parameters(&self) -> Vec<ParameterInfo> {
         let mut infos = Infos::default();
         self.visit(&mut infos);
         infos.0
     }
 
-    /// Numbers in all parameters.
+    /// Numbers in all parameters that can be trained.
     pub fn num_parameters(&self) -> usize {
-        self.parameters().iter().map(ParameterInfo::len).sum()
+        self.parameters().iter().filter(|info| !info.is_buffer()).map(ParameterInfo::len).sum()
     }
 
     /// Shape and values of every parameter, by public name.

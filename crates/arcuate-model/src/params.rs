@@ -75,6 +75,11 @@ pub(crate) fn replace<M: Module>(module: M, mapper: &mut impl Replace) -> M {
     module.map(&mut Mapper(Path::default(), mapper))
 }
 
+/// Whether a name is that of numbers which are kept with the weights but never trained: running statistics.
+pub fn is_buffer(name: &str) -> bool {
+    name.ends_with(".running_mean") || name.ends_with(".running_var")
+}
+
 /// Name and shape of one parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParameterInfo {
@@ -88,6 +93,11 @@ impl ParameterInfo {
     /// Numbers in it.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
+    }
+
+    /// Whether it is kept with the weights but never trained.
+    pub fn is_buffer(&self) -> bool {
+        is_buffer(&self.name)
     }
 
     /// Whether it holds nothing.

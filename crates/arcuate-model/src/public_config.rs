@@ -7,7 +7,10 @@ use serde_json::{Map, Value, json};
 use crate::gpt2::GeluForm;
 use crate::llama::RopeScaling;
 use crate::network::Architecture;
-use crate::{Error, Result, bert, gpt2, llama};
+use crate::{ConvFrontConfig, Error, Result, bert, gpt2, llama};
+
+/// The key of `[model.bert.conv_front]`, which the public layout does not know.
+const CONV_FRONT: &str = "conv_front";
 
 /// Reads typed keys of one file; errors name it.
 struct Reader<'a> {
@@ -78,6 +81,17 @@ impl Reader<'_> {
                 "choose another checkpoint",
             )),
         }
+    }
+
+    /// Our own key for convolutions before the encoder.
+    fn conv_front(&self) -> Result<Option<ConvFrontConfig>> {
+        let Some(value) = self.keys.get(CONV_FRONT).filter(|value| !value.is_null()) else { return Ok(None) };
+        serde_json::from_value(value.clone()).map(Some).map_err(|e| {
+            self.error(
+                format!("has a `{CONV_FRONT}` that cannot be read: {e}"),
+                "copy the file again from where the model came",
+            )
+        })
     }
 
     /// The padding token, unless it also begins or ends texts and so has something to learn.
@@ -241,6 +255,7 @@ fn read_bert(r: &Reader) -> Result<bert::Architecture> {
             attention_dropout: r.number_or("attention_probs_dropout_prob", 0.1)?,
             layer_norm_eps: r.number_or("layer_norm_eps", 1e-12)?,
             initializer_range: r.number_or("initializer_range", 0.02)?,
+            conv_front: r.conv_front()?,
         },
         vocab_size: r.size("vocab_size")?,
         gelu: r.gelu("hidden_act", "gelu")?,
@@ -335,6 +350,9 @@ fn write_bert(a: &bert::Architecture) -> Value {
         "layer_norm_eps": c.layer_norm_eps,
         "initializer_range": c.initializer_range, "position_embedding_type": "absolute", "tie_word_embeddings": true,
     });
+    if let Some(front) = &c.conv_front {
+        json[CONV_FRONT] = json!(front);
+    }
     if let Some(labels) = &a.labels {
         let by_id: Map<String, Value> = labels.iter().enumerate().map(|(i, l)| (i.to_string(), json!(l))).collect();
         let by_name: Map<String, Value> = labels.iter().enumerate().map(|(i, l)| (l.clone(), json!(i))).collect();

@@ -2,11 +2,13 @@
 //!
 //! # What it computes
 //! `round(mask_fraction n)` of a row's `n` ordinary tokens, at least one, are chosen from the stream (seed, "mask", step,
-//! row); each is replaced by the mask token, by a random token, or kept. `sum = sum(-ln p(y))` over them, `count` = how many.
+//! row), or each with probability `mask_fraction` (`independent`); each is replaced by the mask token, by a random token, or
+//! kept. `sum = sum(-ln p(y))` over them, `count` = how many; both are 0 where none is chosen.
 //! # Recipe
-//! `[objective.masked_lm]` with `mask_fraction`, `replace_with_mask`, `replace_with_random`, optional `whole_word`
+//! `[objective.masked_lm]` with `mask_fraction`, `replace_with_mask`, `replace_with_random`, optional `whole_word`,
+//! `independent`, `random_may_be_special`
 //! # Reference
-//! Devlin et al. 2019
+//! Devlin et al. 2019; tokens chosen one by one and replaced by any token as in Gross et al. 2025
 
 use arcuate_data::Batch;
 use arcuate_model::{Output, Wanted};
@@ -32,6 +34,13 @@ pub struct Config {
     /// Choose whole words instead of single tokens.
     #[serde(default)]
     pub whole_word: bool,
+    /// Choose every token (or word) by a draw of its own with probability `mask_fraction`, so that rows differ in how many
+    /// are predicted and a short one may have none; left out: a fixed share of every row, at least one.
+    #[serde(default)]
+    pub independent: bool,
+    /// Random replacements may be special tokens too (padding, begin, end, mask), as in some published code.
+    #[serde(default)]
+    pub random_may_be_special: bool,
 }
 
 pub(crate) struct MaskedLm {
@@ -63,7 +72,7 @@ impl MaskedLm {
     fn random_token(&self, stream: &mut Stream) -> i32 {
         loop {
             let id = stream.below(self.vocabulary.size as u64) as i32;
-            if !self.is_special(id) {
+            if self.config.random_may_be_special || !self.is_special(id) {
                 return id;
             }
         }
@@ -95,15 +104,20 @@ impl Objective for MaskedLm {
         for row in 0..batch.num_rows {
             let mut stream = Stream::new(seed, "mask", step, batch.row_keys[row]);
             let mut groups = self.groups(batch, row);
-            let total: usize = groups.iter().map(Vec::len).sum();
-            let wanted = ((total as f64 * self.config.mask_fraction).round() as usize).max(1).min(total);
-            stream.shuffle(&mut groups);
-            let mut hidden = 0;
-            for place in groups.into_iter().flat_map(|group| {
-                let take = hidden < wanted;
-                hidden += if take { group.len() } else { 0 };
-                if take { group } else { Vec::new() }
-            }) {
+            if self.config.independent {
+                groups.retain(|_| stream.uniform() < self.config.mask_fraction);
+            } else {
+                let total: usize = groups.iter().map(Vec::len).sum();
+                let wanted = ((total as f64 * self.config.mask_fraction).round() as usize).max(1).min(total);
+                stream.shuffle(&mut groups);
+                let mut hidden = 0;
+                groups.retain(|group| {
+                    let take = hidden < wanted;
+                    hidden += if take { group.len() } else { 0 };
+                    take
+                });
+            }
+            for place in groups.into_iter().flatten() {
                 batch.targets[place] = batch.input_ids[place];
                 let draw = stream.uniform();
                 if draw < self.config.replace_with_mask {
@@ -141,7 +155,14 @@ mod tests {
     }
 
     fn config(mask: f64, random: f64) -> Config {
-        Config { mask_fraction: 0.15, replace_with_mask: mask, replace_with_random: random, whole_word: false }
+        Config {
+            mask_fraction: 0.15,
+            replace_with_mask: mask,
+            replace_with_random: random,
+            whole_word: false,
+            independent: false,
+            random_may_be_special: false,
+        }
     }
 
     fn long() -> Batch {
@@ -201,5 +222,85 @@ mod tests {
     fn a_tokenizer_without_a_mask_token_is_refused() {
         let error = build(&config(0.8, 0.1), &Vocabulary { size: 10, ..Vocabulary::default() }).err();
         assert!(error.is_some_and(|e| e.to_string().contains("no mask token")));
+    }
+
+    #[test]
+    fn tokens_chosen_one_by_one_have_the_published_shares() {
+        // Id 50 is the only ordinary token of the text, so a token that is another one was drawn; 126 can be chosen.
+        let row: Vec<i32> = std::iter::once(2).chain([50; 126]).chain([3]).collect();
+        let published = Config { independent: true, random_may_be_special: true, ..config(0.8, 0.1) };
+        let o = objective(published);
+        const DRAWS: usize = 20_000;
+        let (mut chosen, mut masked, mut random, mut kept) = (0.0, 0.0, 0.0, 0.0);
+        let mut drawn = [0usize; 100];
+        let mut counts = std::collections::BTreeSet::new();
+        for step in 0..DRAWS as u64 {
+            let mut b = batch(&[&row]);
+            o.prepare(&mut b, 1, step);
+            assert_eq!((b.targets[0], b.targets[127], b.input_ids[0], b.input_ids[127]), (-100, -100, 2, 3));
+            counts.insert(b.num_targets());
+            for (id, target) in b.input_ids.iter().zip(&b.targets).filter(|(_, target)| **target >= 0) {
+                assert_eq!(*target, 50);
+                chosen += 1.0;
+                drawn[*id as usize] += 1;
+                match id {
+                    4 => masked += 1.0,
+                    50 => kept += 1.0,
+                    _ => random += 1.0,
+                }
+            }
+        }
+        // One draw in a hundred is the mask token or the old token itself. Four standard errors of the means.
+        let close =
+            |sum: f64, expected: f64| (sum / DRAWS as f64 - expected).abs() < 4.0 * (expected / DRAWS as f64).sqrt();
+        assert!(close(chosen, 18.9), "{chosen}");
+        assert!(close(masked, 15.12 + 0.0189), "{masked}");
+        assert!(close(random, 1.89 * 0.98), "{random}");
+        assert!(close(kept, 1.89 + 0.0189), "{kept}");
+        assert!([0, 1, 2, 3].iter().all(|special| (200..600).contains(&drawn[*special])), "{drawn:?}");
+        assert!(counts.len() > 20, "{counts:?}");
+    }
+
+    #[test]
+    fn random_tokens_are_ordinary_unless_the_recipe_says_otherwise() {
+        for (may_be_special, independent) in [(false, false), (false, true), (true, false)] {
+            let o = objective(Config { random_may_be_special: may_be_special, independent, ..config(0.0, 1.0) });
+            let mut b = long();
+            for step in 0..20 {
+                o.prepare(&mut b, 1, step);
+            }
+            let found = b.targets.iter().zip(&b.input_ids).any(|(target, id)| *target >= 0 && *id < 5);
+            assert_eq!(found, may_be_special);
+        }
+    }
+
+    #[test]
+    fn nothing_to_predict_is_a_loss_of_nothing() {
+        let o = objective(Config { independent: true, ..config(0.8, 0.1) });
+        // Special tokens only.
+        let mut b = batch(&[&[2, 3], &[2, 3]]);
+        o.prepare(&mut b, 1, 0);
+        let Wanted::Tokens(places) = o.wanted(&b) else { panic!("masked tokens are wanted by place") };
+        assert!(places.is_empty());
+        let logits = burn::tensor::Tensor::<2>::zeros([0, 100], &burn::tensor::Device::flex());
+        let loss = o.loss(&b, crate::testing::output(logits.clone()));
+        assert_eq!((loss.sum.into_scalar::<f32>(), loss.count), (0.0, 0.0));
+        assert_eq!(o.scores(&b, crate::testing::output(logits)), vec![RowScore::default(); 2]);
+    }
+
+    #[test]
+    fn a_uniform_model_has_the_logarithm_of_the_vocabulary_as_loss() {
+        const VOCAB: usize = 30_522;
+        let vocabulary =
+            Vocabulary { size: VOCAB, mask: Some(103), special: vec![0, 100, 101, 102, 103], ..Vocabulary::default() };
+        let o = build(&config(0.8, 0.1), &vocabulary).expect("a sound configuration");
+        let mut b = batch(&[&(1000..1128).collect::<Vec<i32>>()]);
+        o.prepare(&mut b, 1, 0);
+        let device = burn::tensor::Device::flex();
+        let (hidden, table) =
+            (burn::tensor::Tensor::zeros([19, 4], &device), burn::tensor::Tensor::zeros([VOCAB, 4], &device));
+        let loss = o.loss(&b, Output::new(hidden, table, None));
+        assert_eq!(loss.count, 19.0);
+        assert!((f64::from(loss.sum.into_scalar::<f32>()) / 19.0 - 10.3262).abs() < 5e-5);
     }
 }

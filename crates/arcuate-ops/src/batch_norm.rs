@@ -1,8 +1,9 @@
-//! Batch normalisation over the last dimension.
+//! Batch normalisation over the last dimension, with GELU after it or without.
 //!
 //! # What it computes
 //! Training: `y = w (x - mean) / sqrt(var + eps) + b` with mean and biased variance of each channel over all valid rows; rows
 //! that the mask excludes do not count, come out as 0 and pass no gradient. Evaluation: the same with given statistics.
+//! `batch_norm_gelu` gives `gelu(y)` (erf form) and keeps only `x` for the way back.
 //!
 //! # Reference
 //! Ioffe and Szegedy 2015; the convolution module of the conformer (Gulati et al. 2020) uses it over padded batches.
@@ -11,6 +12,7 @@
 use burn::tensor::{Tensor, TensorData};
 use burn_flex::FlexTensor;
 
+use crate::activation::{Gelu, gelu};
 use crate::cpu::channels::{self, Affine, Channels, input_gradient, moments, normalise};
 use crate::cpu::gemm::buffer;
 use crate::tape::{Kernel, apply, contiguous, cpu_tensor, dims, numbers, tensor};
@@ -31,20 +33,21 @@ struct BatchNorm {
     at: Channels,
     valid: Vec<bool>,
     rows: usize,
+    gelu: bool,
 }
 
 impl Kernel<3> for BatchNorm {
     type Saved = [FlexTensor; 3];
 
     fn forward(&self, [x, weight, bias]: [FlexTensor; 3]) -> (FlexTensor, Self::Saved) {
-        let affine = Affine { weight: numbers(&weight), bias: numbers(&bias), gelu: false };
+        let affine = Affine { weight: numbers(&weight), bias: numbers(&bias), gelu: self.gelu };
         let mut out = buffer(numbers(&x).len());
         normalise(numbers(&x), &self.at, &affine, &self.valid, &mut out);
         (tensor(&dims(&x), out), [x, weight, bias])
     }
 
     fn backward(&self, [x, weight, bias]: Self::Saved, grad: FlexTensor, _: [bool; 3]) -> [Option<FlexTensor>; 3] {
-        let affine = Affine { weight: numbers(&weight), bias: numbers(&bias), gelu: false };
+        let affine = Affine { weight: numbers(&weight), bias: numbers(&bias), gelu: self.gelu };
         let mut dx = buffer(numbers(&x).len());
         let (dw, db) = channels::sums(numbers(&x), numbers(&grad), &self.at, &affine, &self.valid, &mut dx);
         let means = |sums: &[f32]| -> Vec<f32> {
@@ -75,9 +78,39 @@ pub fn batch_norm<const D: usize>(
     valid: &[bool],
     eps: f64,
 ) -> (Tensor<D>, Statistics) {
-    assert_sizes(&x, &weight, &bias, valid);
-    let Some(input) = cpu_tensor(x.clone()) else { return batch_norm_plain(x, weight, bias, valid, eps) };
-    let input = contiguous(input.into_plain());
+    match fused(&x, &weight, &bias, valid, eps, false) {
+        Some(found) => found,
+        None => batch_norm_plain(x, weight, bias, valid, eps),
+    }
+}
+
+/// GELU of `batch_norm` with all rows valid.
+pub fn batch_norm_gelu<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    eps: f64,
+) -> (Tensor<D>, Statistics) {
+    match fused(&x, &weight, &bias, &[], eps, true) {
+        Some(found) => found,
+        None => {
+            let (y, statistics) = batch_norm_plain(x, weight, bias, &[], eps);
+            (gelu(y, Gelu::Erf), statistics)
+        }
+    }
+}
+
+/// The kernel's result; nothing where a tensor does not live on the CPU.
+fn fused<const D: usize>(
+    x: &Tensor<D>,
+    weight: &Tensor<1>,
+    bias: &Tensor<1>,
+    valid: &[bool],
+    eps: f64,
+    gelu: bool,
+) -> Option<(Tensor<D>, Statistics)> {
+    assert_sizes(x, weight, bias, valid);
+    let input = contiguous(cpu_tensor(x.clone())?.into_plain());
     let found = moments(numbers(&input), x.dims()[D - 1], valid);
     let statistics = Statistics {
         mean: found.iter().map(|m| m.mean as f32).collect(),
@@ -86,12 +119,9 @@ pub fn batch_norm<const D: usize>(
     };
     let rate = found.iter().map(|m| (m.variance() + eps).sqrt().recip() as f32).collect();
     let at = Channels { mean: statistics.mean.clone(), rate };
-    let kernel = BatchNorm { at, valid: valid.to_vec(), rows: statistics.rows };
+    let kernel = BatchNorm { at, valid: valid.to_vec(), rows: statistics.rows, gelu };
     let inputs = [cpu_tensor(x.clone()), cpu_tensor(weight.clone()), cpu_tensor(bias.clone())];
-    match apply(kernel, inputs) {
-        Some(y) => (y, statistics),
-        None => batch_norm_plain(x, weight, bias, valid, eps),
-    }
+    Some((apply(kernel, inputs)?, statistics))
 }
 
 /// The plain composition of `batch_norm`.
@@ -162,6 +192,15 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn gelu_after_it_is_gelu_after_it() {
+        agrees(
+            (random([3, 131, 33], 1) * 2.0 + 0.5, random([33], 2), random([33], 3)),
+            |(x, w, b)| batch_norm_gelu(x, w, b, 1e-5).0,
+            |(x, w, b)| gelu(batch_norm_plain(x, w, b, &[], 1e-5).0, Gelu::Erf),
+        );
     }
 
     #[test]

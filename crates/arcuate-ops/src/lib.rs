@@ -9,6 +9,7 @@ pub mod adamw;
 pub mod attention;
 pub mod batch_norm;
 pub mod conv1d;
+pub mod conv2d;
 mod cpu;
 pub mod ctc;
 pub mod cuda;

@@ -122,11 +122,13 @@ pub fn architecture(recipe: &Recipe, vocab_size: usize, labels: &[String]) -> Re
 /// A fresh network, or one that starts from the weights of another checkpoint.
 pub fn network(
     recipe: &Recipe,
-    vocab_size: usize,
+    tokenizer: &Tokenizer,
     labels: &[String],
     device: &Device,
 ) -> Result<(Network, Option<Adoption>)> {
-    let network = Network::init(architecture(recipe, vocab_size, labels)?, recipe.seed, device);
+    // As when the checkpoint is loaded: a resumed run is to go on in the same way.
+    let architecture = architecture(recipe, tokenizer.vocab_size(), labels)?.with_ids(token_ids(tokenizer));
+    let network = Network::init(architecture, recipe.seed, device);
     match &recipe.init_from {
         None => Ok((network, None)),
         Some(dir) => {

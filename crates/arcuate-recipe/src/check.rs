@@ -30,6 +30,7 @@ const CHECKS: &[Check] = &[
     model::head_width,
     model::positions,
     model::rope_scaling,
+    model::conv_front,
     objective::network,
     objective::probabilities,
     objective::special_tokens,

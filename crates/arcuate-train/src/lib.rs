@@ -20,8 +20,8 @@ pub use error::{Error, Health, Result};
 pub use guard::{Action, BatchId, Guard, GuardState, Heartbeat, Spike, Stall, Watchdog};
 pub use optimizer::{Gradients, Optimizer, OptimizerConfig, adamw, lion, muon};
 pub use run::{
-    Compute, Evaluation, HookError, Hooks, Outcome, Settings, StepReport, Work, forward_backward, global_norm, matches,
-    train,
+    Compute, Evaluation, HookError, Hooks, Outcome, Pass, Settings, StepReport, Work, forward_backward, global_norm,
+    matches, train,
 };
 pub use schedule::{ScheduleConfig, constant, cosine, inverse_sqrt, linear, noam, polynomial, rewarm, tri_stage, wsd};
 pub use stop::{StopFlag, StopRequest};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arcuate_data::{Batch, Row, Sampler, collate};
-use arcuate_model::{Dropout, Input, Network, Replace, Visit};
+use arcuate_model::{Dropout, Input, Network, Replace, Seen, Visit, is_buffer};
 use arcuate_objective::Objective;
 use arcuate_ops::Precision;
 use burn::module::Param;
@@ -151,7 +151,7 @@ struct Freeze<'a>(&'a [String]);
 impl Replace for Freeze<'_> {
     fn replace<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let frozen = self.0.iter().any(|pattern| matches(pattern, name));
-        param.set_require_grad(!frozen)
+        param.set_require_grad(!frozen && !is_buffer(name))
     }
 }
 
@@ -184,16 +184,26 @@ pub struct Compute {
     pub activation_checkpointing: bool,
 }
 
+/// What a training pass has beside its batch.
+#[derive(Debug, Clone, Default)]
+pub struct Pass {
+    /// Where dropout masks come from; none: nothing is dropped.
+    pub dropout: Option<Dropout>,
+    /// Where batch norms leave their statistics; none: they are forgotten.
+    pub seen: Option<Seen>,
+}
+
 /// Sum, count and gradients of one microbatch, added to those of earlier ones.
 pub fn forward_backward(
     network: &Network,
     objective: &dyn Objective,
     batch: &Batch,
     compute: Compute,
-    dropout: Option<Dropout>,
+    pass: Pass,
     grads: &mut Gradients,
 ) -> Result<(f64, f64)> {
-    let input = Input { dropout, recompute: compute.activation_checkpointing, ..Input::from_batch(batch) };
+    let Pass { dropout, seen } = pass;
+    let input = Input { dropout, seen, recompute: compute.activation_checkpointing, ..Input::from_batch(batch) };
     let loss = compute.precision.scope(|| -> Result<_> {
         let output = network.forward(&input, &objective.wanted(batch)).map_err(data)?;
         Ok(objective.loss(batch, output))
@@ -374,6 +384,7 @@ impl Trainer<'_> {
         let (mut grads, mut sum, mut count) = (Gradients::new(), 0.0, 0.0);
         let (mut tokens, mut bytes, mut padding) = (0, 0, 0);
         let mut ids: Vec<(u32, u64)> = Vec::new();
+        let seen = Seen::default();
         for micro in 0..self.settings.batch.accumulate_steps as u64 {
             let waiting = Instant::now();
             let rows: Vec<Row> = self.sampler.next_rows(self.settings.batch.microbatch).map_err(data)?;
@@ -382,8 +393,9 @@ impl Trainer<'_> {
             self.data_wait += waiting.elapsed();
             let counter = step * self.settings.batch.accumulate_steps as u64 + micro;
             let dropout = Some(Dropout { seed: self.settings.seed, step: counter });
+            let pass = Pass { dropout, seen: Some(seen.clone()) };
             let (s, c) =
-                forward_backward(self.network(), self.objective, &batch, self.settings.compute, dropout, &mut grads)?;
+                forward_backward(self.network(), self.objective, &batch, self.settings.compute, pass, &mut grads)?;
             sum += s;
             count += c;
             tokens += batch.num_tokens() as u64;
@@ -422,7 +434,8 @@ impl Trainer<'_> {
             self.settings.schedule.fraction(position, self.settings.horizon) * self.guard.learning_rate_factor();
         if !skipped {
             let network = self.network.take().expect("a network between steps");
-            self.network = Some(self.optimizer.update(network, grads, count, norm, factor));
+            // What an update that is left out has seen may not be finite.
+            self.network = Some(self.optimizer.update(network, grads, count, norm, factor).fold(&seen));
         }
         self.state.step += 1;
         self.state.tokens += tokens;

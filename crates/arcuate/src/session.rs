@@ -102,8 +102,7 @@ fn inside(
     let labels = parts.corpus.label_names();
     let found = build::check_network(recipe, &parts.tokenizer, labels, crate::device::available_memory(recipe.device))?;
     crate::commands::refuse(arcuate_recipe::diagnose(&found, &loaded.source))?;
-    let vocab_size = parts.tokenizer.vocab_size();
-    let (network, adoption) = build::network(recipe, vocab_size, parts.corpus.label_names(), &device)?;
+    let (network, adoption) = build::network(recipe, &parts.tokenizer, parts.corpus.label_names(), &device)?;
     if !options.json {
         describe(recipe, &parts, &network, adoption.as_ref());
     }

@@ -4,6 +4,7 @@ pub(crate) mod attend;
 pub(crate) mod bf16;
 pub(crate) mod channels;
 pub(crate) mod conv;
+pub(crate) mod conv2d;
 mod conv_pairs;
 pub(crate) mod ctc;
 pub(crate) mod depthwise;

@@ -1,5 +1,6 @@
 //! Sizes of the network that do not fit each other.
 
+use arcuate_data::PackingConfig;
 use arcuate_model::ModelConfig;
 use arcuate_model::llama::RopeScaling;
 
@@ -156,6 +157,24 @@ pub(super) fn rope_scaling(recipe: &Recipe) -> Vec<Finding> {
     impossible(&sizes, &format!("rope_scaling.{name}.factor"), format!("factor {factor} is below 1"), Some(help))
 }
 
+pub(super) fn conv_front(recipe: &Recipe) -> Vec<Finding> {
+    let ModelConfig::Bert(config) = &recipe.model else { return Vec::new() };
+    let Some(front) = &config.conv_front else { return Vec::new() };
+    let mut found = Vec::new();
+    if let Some(message) = front.problem(config.max_seq_len, config.hidden_size) {
+        let help = "published: 2 layers of 64 channels with a kernel of [3, 3]";
+        found.push(Finding::error("recipe::impossible", "model.bert.conv_front", message).help(help));
+    }
+    if !matches!(recipe.data.packing, PackingConfig::Document(_)) {
+        let name = recipe.data.packing.name();
+        let message =
+            format!("`conv_front` lets every token see its neighbours, but `{name}` puts several documents in a row");
+        let finding = Finding::error("recipe::impossible", format!("data.packing.{name}"), message);
+        found.push(finding.help("use `[data.packing.document]`"));
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,5 +237,25 @@ mod tests {
         let text = llama_text().replace("num_heads = 4", "num_heads = 9223372036854775806");
         let text = text.replace("hidden_size = 64", "hidden_size = 9223372036854775807");
         assert_eq!(heads(&read(&text)).len(), 1);
+    }
+
+    #[test]
+    fn impossible_convolutions_are_found() {
+        let with = |keys: &str| {
+            let text = bert_text().replace("best_fit", "document");
+            let table = format!("[model.bert.conv_front]\n{keys}\n[objective");
+            text.replacen("[objective", &table, 1)
+        };
+        let sound = "num_layers = 2\nkernel = [3, 3]\nchannels = 8";
+        assert_eq!(conv_front(&read(&with(sound))), []);
+        let (message, _) = one(conv_front, &with(&sound.replace("[3, 3]", "[129, 3]")));
+        assert_eq!(
+            message,
+            "the kernel of 129 x 3 of `conv_front` is larger than a row of 128 tokens x 64 hidden numbers"
+        );
+        assert!(one(conv_front, &with(&sound.replace("[3, 3]", "[3, 65]"))).0.contains("3 x 65"));
+        assert!(one(conv_front, &with(&sound.replace("[3, 3]", "[0, 3]"))).0.contains("at least 1"));
+        let packed = with(sound).replace("packing.document", "packing.best_fit");
+        assert!(one(conv_front, &packed).0.contains("puts several documents in a row"));
     }
 }

@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn power_one_is_the_straight_line() {
         let polynomial = Config { warmup: Length::Steps(3), power: 1.0, final_fraction: 0.1 };
-        let linear = super::super::linear::Config { warmup: Length::Steps(3), final_fraction: 0.1 };
+        let linear = super::super::linear::Config { warmup: Length::Steps(3), final_fraction: 0.1, hold_steps: None };
         for step in 0..15 {
             let position = Position::at_step(step);
             let horizon = Length::Steps(12);

@@ -12,7 +12,7 @@ use arcuate_ops::device::Device;
 use arcuate_recipe::plan::Plan;
 use arcuate_recipe::{Loaded, Override, Recipe, RecipeFile, build};
 use arcuate_text::{Tokenizer, TokenizerConfig};
-use arcuate_train::{Gradients, Optimizer, forward_backward, global_norm};
+use arcuate_train::{Gradients, Optimizer, Pass, forward_backward, global_norm};
 use serde_json::json;
 
 use crate::memory;
@@ -223,7 +223,7 @@ fn rehearse(
 ) -> Result<Rehearsal> {
     let inner = crate::device::open(recipe.device)?;
     let device = inner.clone().autodiff();
-    let (mut network, _) = build::network(recipe, tokenizer.vocab_size(), corpus.label_names(), &device)?;
+    let (mut network, _) = build::network(recipe, tokenizer, corpus.label_names(), &device)?;
     let pad_id = build::pad_id(tokenizer);
     let rows = corpus.sampler(recipe.seed).next_rows(recipe.batch.microbatch)?;
     let mut batch = arcuate_data::collate(&rows, pad_id, Some(recipe.batch.max_seq_len));
@@ -233,7 +233,8 @@ fn rehearse(
     for _ in 0..3 {
         let begun = Instant::now();
         let mut grads = Gradients::new();
-        let (sum, count) = forward_backward(&network, objective, &batch, build::compute(recipe), None, &mut grads)?;
+        let (sum, count) =
+            forward_backward(&network, objective, &batch, build::compute(recipe), Pass::default(), &mut grads)?;
         let norm = global_norm(&grads, count);
         loss = sum / count;
         if !(loss.is_finite() && norm.is_finite()) {

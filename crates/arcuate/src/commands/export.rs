@@ -65,6 +65,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     refuse_occupied(&args.output)?;
     terminal::say("read", &args.dir.display().to_string());
     let original = folder::network(&args.dir)?;
+    refuse_extension(&args.dir, &original)?;
     if args.dir.join("tokenizer.json").is_file() {
         folder_tokenizer(&args.dir, &original)?;
     } else {
@@ -112,6 +113,18 @@ fn refuse_occupied(output: &Path) -> anyhow::Result<()> {
         return Err(exit::usage(format!("`{}` is a file; name a new folder", output.display())));
     }
     Ok(())
+}
+
+/// Refuses a network that other programs would read without an error and compute otherwise.
+fn refuse_extension(dir: &Path, network: &Network) -> anyhow::Result<()> {
+    let architecture = network.architecture();
+    let Some(key) = architecture.extension() else { return Ok(()) };
+    let message = format!(
+        "`{}` is a `{}` with `{key}`, which the public layout does not have: other programs would leave it out in silence; use the checkpoint folder with arcuate, or train without `{key}`",
+        dir.display(),
+        architecture.name()
+    );
+    Err(exit::Coded { code: 4, message }.into())
 }
 
 /// Refuses a tokenizer that belongs to another model.
