@@ -2,12 +2,12 @@
 //!
 //! # What it computes
 //! Work: `6 N + 12 L T C` floating-point operations a token for N weights that multiply (Kaplan et al. 2020; Chowdhery et
-//! al. 2022). Memory: weights, gradients, optimiser state, the tensors that the tape keeps for the backward pass, the
+//! al. 2022); a weight of a convolution multiplies C times a token, padding included. Memory: weights, gradients, optimiser state, the tensors that the tape keeps for the backward pass, the
 //! logits of a chunk, and what the process needs besides; the parts are counted from what each operation saves.
 // C channels, I inner channels, L layers, T tokens a row, V vocabulary
 
 use arcuate_data::LedgerEntry;
-use arcuate_model::{Architecture, ModelConfig};
+use arcuate_model::{Architecture, ModelConfig, ParameterInfo, bert};
 use arcuate_objective::ObjectiveConfig;
 use arcuate_ops::Precision;
 use arcuate_ops::linear_cross_entropy::chunk_rows;
@@ -77,6 +77,9 @@ pub struct Plan {
 
 /// The part of the network that a parameter belongs to.
 fn part(name: &str) -> String {
+    if name.contains("conv_front") {
+        return "convolutions".to_string();
+    }
     let parts: Vec<&str> = name.split('.').collect();
     let kind = match parts.iter().position(|p| p.parse::<usize>().is_ok()) {
         Some(layer) => parts.get(layer + 1).copied().unwrap_or("layer"),
@@ -149,6 +152,23 @@ fn shape(model: &ModelConfig, precision: Precision) -> Shape {
     }
 }
 
+/// Convolutions before the encoder: numbers that the tape keeps of one row, and those alive beside them on the way back.
+fn front(model: &ModelConfig) -> (u64, u64) {
+    let ModelConfig::Bert(bert::Config { conv_front: Some(front), hidden_size, max_seq_len, .. }) = model else {
+        return (0, 0);
+    };
+    let (pixels, channels) = (*hidden_size as u64 * *max_seq_len as u64, front.channels as u64);
+    // What each convolution reads and gives; norm and GELU come from that again.
+    (pixels * (2 * front.num_layers as u64 * channels + 3), 2 * pixels * channels)
+}
+
+/// Multiplications of the convolutions for one token of a row of `t`, which is padded to what the model holds.
+fn convolved(model: &ModelConfig, infos: &[ParameterInfo], t: u64) -> f64 {
+    let ModelConfig::Bert(config) = model else { return 0.0 };
+    let weights: usize = infos.iter().filter(|info| info.shape.len() == 4).map(ParameterInfo::len).sum();
+    weights as f64 * config.hidden_size as f64 * config.max_seq_len as f64 / t.max(1) as f64
+}
+
 /// Share of the tokens that are predicted.
 fn predicted_share(objective: &ObjectiveConfig) -> f64 {
     match objective {
@@ -167,7 +187,7 @@ pub fn plan(
     text_bytes: u64,
     ledger: impl Fn(u64) -> Vec<LedgerEntry>,
 ) -> Plan {
-    let infos = architecture.parameters();
+    let infos: Vec<_> = architecture.parameters().into_iter().filter(|info| !info.is_buffer()).collect();
     let mut parameters: Vec<(String, u64)> = Vec::new();
     let (mut num_parameters, mut num_trained, mut largest, mut moments) = (0, 0, 0, 0);
     for info in &infos {
@@ -188,7 +208,8 @@ pub fn plan(
     let tied = infos.iter().all(|i| i.name != "lm_head.weight") && architecture.labels().is_none();
     let tables: u64 = infos.iter().filter(|i| part(&i.name) == "embeddings").map(|i| i.len() as u64).sum();
     let multiplied = if tied { num_parameters } else { num_parameters - tables };
-    let flops_per_token = 6.0 * multiplied as f64 + 12.0 * (s.layers * t * s.c) as f64;
+    let convolutions = convolved(&recipe.model, &infos, t);
+    let flops_per_token = 6.0 * (multiplied as f64 + convolutions) + 12.0 * (s.layers * t * s.c) as f64;
     let tokens_per_step = recipe.batch.tokens_per_step() as u64;
     let (steps, tokens) = match recipe.horizon {
         HorizonConfig::Steps(steps) => (steps, steps.saturating_mul(tokens_per_step)),
@@ -199,8 +220,9 @@ pub fn plan(
     let weights = num_parameters * F32;
     let gradients = num_trained * F32 * if recipe.batch.accumulate_steps > 1 { 2 } else { 1 };
     let kept = if recipe.activation_checkpointing { s.layers * s.c + s.kept } else { s.layers * s.kept };
-    let activations = F32 * micro * (kept + 3 * s.c);
-    let passing = F32 * micro * s.passing;
+    let (front_kept, front_passing) = front(&recipe.model);
+    let activations = F32 * (micro * (kept + 3 * s.c) + rows * front_kept);
+    let passing = F32 * (micro * s.passing).max(rows * front_passing);
     let width = architecture.labels().map_or(architecture.vocab_size(), <[String]>::len) as u64;
     let predicted = (micro as f64 * predicted_share(&recipe.objective)) as usize;
     let logits = F32 * width * predicted.min(chunk_rows(predicted, width as usize)) as u64;
@@ -255,6 +277,7 @@ fn num_checkpoints(recipe: &Recipe, steps: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{bert_text, read};
 
     #[test]
     fn parameters_fall_into_parts() {
@@ -272,8 +295,32 @@ mod tests {
             ("bert.pooler.dense.weight", "head"),
             ("cls.predictions.bias", "head"),
             ("classifier.weight", "head"),
+            ("bert.conv_front.layer.0.conv.weight", "convolutions"),
         ] {
             assert_eq!(part(name), wanted, "{name}");
         }
+    }
+
+    #[test]
+    fn convolutions_are_few_parameters_and_much_work() {
+        let front = "[model.bert.conv_front]\nnum_layers = 2\nkernel = [3, 3]\nchannels = 64\n[objective";
+        let sizes = bert_text().replace("best_fit", "document").replace("hidden_size = 64", "hidden_size = 768");
+        let of = |text: &str| {
+            let recipe = read(text);
+            let architecture = crate::build::architecture(&recipe, 30_522, &[]).expect("possible");
+            plan(&recipe, &architecture, 0, |_| Vec::new())
+        };
+        let without = of(&sizes);
+        let with = of(&sizes.replacen("[objective", front, 1));
+        assert_eq!(with.num_parameters - without.num_parameters, 37_891);
+        assert!(with.parameters.contains(&("convolutions".to_string(), 37_891)));
+        assert_eq!(with.num_trained, with.num_parameters);
+        // 28.8 million multiplications a token of the model, which holds 128 where the rows have 64.
+        let more = (with.flops_per_token - without.flops_per_token) / 6.0 - 37_891.0;
+        assert!((more / 2.0 / 28.8e6 - 1.0).abs() < 0.01, "{more}");
+        // Two rows, two layers of an image of 128 x 768 with 64 channels: what goes in and what comes out.
+        let images = (2 * 2 * 128 * 768 * 64 * 4 * 2) as f64;
+        let memory = (with.memory.activations - without.memory.activations) as f64;
+        assert!((1.0..1.6).contains(&(memory / images)), "{}", memory / images);
     }
 }

@@ -15,13 +15,17 @@ fn arcuate(args: &[&str]) -> Vec<Value> {
 
 /// Expected and measured peak in bytes of a few steps of the quickstart with some keys changed.
 fn check(changes: &[&str]) {
+    check_recipe("recipes/quickstart.toml", changes);
+}
+
+/// The same of any recipe.
+fn check_recipe(recipe: &str, changes: &[&str]) {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let cache = format!("data.cache_dir={:?}", dir.path().join("cache").display().to_string());
     let mut set = vec!["--set", &cache, "--set", "horizon.steps=8", "--set", "schedule={constant={}}"];
     for change in changes {
         set.extend(["--set", change]);
     }
-    let recipe = "recipes/quickstart.toml";
     let plan = arcuate(&[&["check", recipe, "--no-rehearsal", "--json"], &set[..]].concat());
     let expected = plan[0]["plan"]["memory"]["expected"].as_f64().expect("a number");
     let runs = dir.path().join("runs").display().to_string();
@@ -61,4 +65,12 @@ fn a_larger_batch_takes_what_is_expected() {
 #[test]
 fn activation_checkpointing_takes_what_is_expected() {
     check(&["batch.microbatch=32", "activation_checkpointing=true", "evaluation.compare_with_lzma=false"]);
+}
+
+#[test]
+fn convolutions_take_what_is_expected() {
+    // Large enough to need more than the preparation of the texts.
+    let front = "model.bert.conv_front={num_layers=2,kernel=[3,3],channels=64}";
+    let sizes = ["batch.microbatch=32", "tokenizer.wordpiece.vocab_size=400", "data.held_out_fraction=0.02"];
+    check_recipe("recipes/century.pretrain.toml", &[&[front, "horizon.steps=3"], &sizes[..]].concat());
 }

@@ -8,18 +8,24 @@ use serde_json::Value;
 
 struct Folder {
     dir: tempfile::TempDir,
+    recipe: &'static str,
+    name: &'static str,
 }
 
 impl Folder {
     fn new() -> Self {
-        Self { dir: tempfile::tempdir().expect("a temporary folder") }
+        Self::of("recipes/tiny.toml", "tiny")
+    }
+
+    fn of(recipe: &'static str, name: &'static str) -> Self {
+        Self { dir: tempfile::tempdir().expect("a temporary folder"), recipe, name }
     }
 
     fn command(&self, runs: &str, set: &[&str]) -> Command {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let mut command = Command::new(env!("CARGO_BIN_EXE_arcuate"));
         let cache = format!("data.cache_dir={:?}", self.dir.path().join("cache").display().to_string());
-        command.current_dir(root).args(["run", "recipes/tiny.toml", "--runs-dir"]).arg(self.dir.path().join(runs));
+        command.current_dir(root).args(["run", self.recipe, "--runs-dir"]).arg(self.dir.path().join(runs));
         for change in set.iter().copied().chain([cache.as_str()]) {
             command.args(["--set", change]);
         }
@@ -31,7 +37,7 @@ impl Folder {
     }
 
     fn path(&self, runs: &str) -> PathBuf {
-        self.dir.path().join(runs).join("tiny")
+        self.dir.path().join(runs).join(self.name)
     }
 
     fn weights(&self, runs: &str) -> Vec<u8> {
@@ -90,6 +96,56 @@ fn a_stopped_run_goes_on_as_if_nothing_had_happened() {
     assert!(text(&last).contains("resume"));
     assert_eq!(folder.losses("parts"), folder.losses("whole"));
     assert!(folder.weights("parts") == folder.weights("whole"), "the weights differ");
+}
+
+/// A small masked model with convolutions, whose random replacements may be padding.
+const CONVOLUTIONS: [&str; 10] = [
+    "model.bert.conv_front={num_layers=2,kernel=[3,3],channels=6}",
+    "model.bert.hidden_size=32",
+    "model.bert.num_layers=1",
+    "tokenizer.wordpiece.vocab_size=400",
+    "data.held_out_fraction=0.02",
+    "objective.masked_lm.independent=true",
+    "objective.masked_lm.random_may_be_special=true",
+    "batch.accumulate_steps=2",
+    "batch.microbatch=4",
+    "schedule.linear={warmup={steps=0},hold_steps=4}",
+];
+
+#[test]
+fn a_stopped_run_with_running_statistics_goes_on_as_if_nothing_had_happened() {
+    let folder = Folder::of("recipes/century.pretrain.toml", "century-pretrain");
+    let set = [&CONVOLUTIONS[..], &["horizon.steps=24", "checkpoint.every_steps=7"]].concat();
+    let whole = folder.run("whole", &set);
+    assert!(whole.status.success(), "{}", text(&whole));
+    let mut child = folder.command("parts", &set).stderr(Stdio::null()).spawn().expect("it starts");
+    folder.wait("parts", 5, &mut child);
+    signal(&child, "-TERM");
+    assert_eq!(child.wait().expect("a child").code(), Some(75));
+    let last = folder.run("parts", &set);
+    assert!(last.status.success() && text(&last).contains("resume"), "{}", text(&last));
+    assert_eq!(folder.losses("parts"), folder.losses("whole"));
+    assert!(folder.weights("parts") == folder.weights("whole"), "the weights differ");
+    let refused = Command::new(env!("CARGO_BIN_EXE_arcuate"))
+        .args(["export", "--to", "hf", "--output"])
+        .arg(folder.dir.path().join("export"))
+        .arg(folder.path("whole").join("checkpoints/last"))
+        .output()
+        .expect("it starts");
+    assert_eq!(refused.status.code(), Some(4));
+    assert!(text(&refused).contains("`conv_front`, which the public layout does not have"), "{}", text(&refused));
+}
+
+#[test]
+fn steps_without_anything_to_predict_change_nothing() {
+    let folder = Folder::of("recipes/century.pretrain.toml", "century-pretrain");
+    let set = ["horizon.steps=10", "objective.masked_lm.mask_fraction=0.001"];
+    let output = folder.run("a", &[&CONVOLUTIONS[..], &set].concat());
+    assert!(output.status.success(), "{}", text(&output));
+    let losses = folder.losses("a");
+    assert_eq!(losses.len(), 10);
+    assert!(losses.contains(&0.0) && losses.iter().any(|loss| *loss > 0.0), "{losses:?}");
+    assert!(losses.iter().all(|loss| loss.is_finite()));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use arcuate_recipe::{RecipeFile, build, load_file, plan};
 use xtask::golden::{Golden, pairs};
 use xtask::workspace::{relative, root};
 
@@ -30,4 +31,22 @@ fn every_shortened_recipe_has_golden_numbers() {
         }
     }
     assert_none("golden numbers", &found);
+}
+
+/// Method, vocabulary, parameters as published; the data of a `paper.toml` are not in the tree.
+const PUBLISHED: &[(&str, usize, u64)] = &[("tiny_language_models", 30_522, 66_692_154)];
+
+#[test]
+fn published_configurations_have_the_published_parameters() {
+    for (method, vocab_size, wanted) in PUBLISHED {
+        let path = root().join("methods").join(method).join("paper.toml");
+        let recipe = match load_file(&path, &[]) {
+            Ok(RecipeFile::Recipe(recipe)) => recipe.value,
+            Ok(_) => panic!("{method}: paper.toml is no recipe"),
+            Err(found) => panic!("{method}\n{}", found.render(false)),
+        };
+        let architecture = build::architecture(&recipe, *vocab_size, &[]).expect("possible sizes");
+        let plan = plan::plan(&recipe, &architecture, 0, |_| Vec::new());
+        assert_eq!(plan.num_parameters, *wanted, "{method}");
+    }
 }
