@@ -33,19 +33,24 @@ fn every_shortened_recipe_has_golden_numbers() {
     assert_none("golden numbers", &found);
 }
 
-/// Method, vocabulary, parameters as published; the data of a `paper.toml` are not in the tree.
-const PUBLISHED: &[(&str, usize, u64)] = &[("tiny_language_models", 30_522, 66_692_154)];
+/// Method, vocabulary, classes of a classifier, parameters as published; the data of a `paper.toml` are not in the tree.
+const PUBLISHED: &[(&str, usize, usize, u64)] = &[
+    ("prediction_pretraining", 21_128, 311, 38_715_959),
+    ("prompt_continued_pretraining", 50_265, 0, 355_412_057),
+    ("tiny_language_models", 30_522, 0, 66_692_154),
+];
 
 #[test]
 fn published_configurations_have_the_published_parameters() {
-    for (method, vocab_size, wanted) in PUBLISHED {
+    for (method, vocab_size, num_classes, wanted) in PUBLISHED {
         let path = root().join("methods").join(method).join("paper.toml");
         let recipe = match load_file(&path, &[]) {
             Ok(RecipeFile::Recipe(recipe)) => recipe.value,
             Ok(_) => panic!("{method}: paper.toml is no recipe"),
             Err(found) => panic!("{method}\n{}", found.render(false)),
         };
-        let architecture = build::architecture(&recipe, *vocab_size, &[]).expect("possible sizes");
+        let classes: Vec<String> = (0..*num_classes).map(|class| class.to_string()).collect();
+        let architecture = build::architecture(&recipe, *vocab_size, &classes).expect("possible sizes");
         let plan = plan::plan(&recipe, &architecture, 0, |_| Vec::new());
         assert_eq!(plan.num_parameters, *wanted, "{method}");
     }

@@ -27,7 +27,7 @@ mod study;
   arcuate check recipes/quickstart.toml
   arcuate check recipes/quickstart.toml --set batch.microbatch=64 --json
   arcuate check recipes/quickstart.toml --no-rehearsal
-  arcuate check recipes/century.study.toml
+  arcuate check methods/tiny_language_models/study.toml
 
 The rehearsal makes a forward and backward pass, an update, a save, a reload, an evaluation and an export on the
 largest batch, in a temporary folder; nothing is written under the runs folder but the token cache.")]

@@ -15,8 +15,8 @@ use crate::session::{self, Options};
   arcuate run recipes/quickstart.toml
   arcuate run recipes/quickstart.toml --set seed=18 --set name='\"quickstart-18\"'
   arcuate run recipes/century.pipeline.toml
-  arcuate run recipes/century.study.toml --jobs 2
-  arcuate run recipes/century.study.toml --only scratch --shard 1/4
+  arcuate run methods/tiny_language_models/study.toml --jobs 2
+  arcuate run methods/tiny_language_models/study.toml --only none --shard 1/4
 
 Ctrl-C, SIGTERM or SIGUSR1 once: finish the step, save, exit 75. Twice: stop now. Running the same command again resumes.")]
 pub(crate) struct Args {

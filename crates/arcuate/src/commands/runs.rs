@@ -55,8 +55,8 @@ enum Command {
     #[command(after_help = "Examples:
   arcuate runs compare quickstart larger
   arcuate runs compare quickstart larger --metric train/loss --html compare.html
-  arcuate runs compare century-study
-  arcuate runs compare century-study/scratch-seed1 century-study/pretrained-seed1")]
+  arcuate runs compare tiny_language_models
+  arcuate runs compare tiny_language_models/none.tune-seed1 tiny_language_models/n12000.tune-seed1")]
     Compare {
         /// Names of the runs, or their folders; a study stands for all of its runs.
         #[arg(required = true)]
