@@ -76,7 +76,7 @@ fn default_cache_dir() -> PathBuf {
     PathBuf::from("runs/cache")
 }
 
-fn default_max_document_bytes() -> u64 {
+pub(crate) fn default_max_document_bytes() -> u64 {
     64 << 20
 }
 

@@ -13,7 +13,8 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
-use crate::{DataConfig, Document, Error, Result, reader};
+use crate::split::first_bytes;
+use crate::{DataConfig, Document, Error, Result, SourceConfig, reader};
 
 /// How many documents a part takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,8 +116,7 @@ pub fn draw(config: &DataConfig, folder: &Path, options: &DrawOptions) -> Result
     refuse_impossible(options)?;
     let mut excluded_texts = HashSet::new();
     for path in &options.without {
-        let other = DataConfig::single("without", path.to_string_lossy(), config.packing.clone());
-        for document in reader::open(&other, "without")? {
+        for document in reader::open_source("without", &SourceConfig::new(path.to_string_lossy()))? {
             excluded_texts.insert(text_hash(&document?.text));
         }
     }
@@ -230,7 +230,7 @@ fn write(
     for part in &options.parts {
         let path = folder.join(format!("{}.jsonl", part.name));
         let draft = folder.join(format!(".{}.jsonl.draft", part.name));
-        let file = File::create(&draft).map_err(|e| Error::io("write", &draft, e))?;
+        let file = File::create(&draft).map_err(|e| Error::write(&draft, e))?;
         files.push((draft, BufWriter::new(file)));
         parts.push(DrawnPart { name: part.name.clone(), path, documents: 0, classes: BTreeMap::new() });
     }
@@ -243,12 +243,12 @@ fn write(
             *part.classes.entry(label.clone()).or_default() += 1;
         }
         let (path, file) = &mut files[*index];
-        writeln!(file, "{}", Value::Object(line(document))).map_err(|e| Error::io("write", path, e))?;
+        writeln!(file, "{}", Value::Object(line(document))).map_err(|e| Error::write(path, e))?;
     }
     for ((draft, mut file), part) in files.into_iter().zip(&parts) {
-        file.flush().map_err(|e| Error::io("write", &draft, e))?;
+        file.flush().map_err(|e| Error::write(&draft, e))?;
         drop(file);
-        std::fs::rename(&draft, &part.path).map_err(|e| Error::io("write", &part.path, e))?;
+        std::fs::rename(&draft, &part.path).map_err(|e| Error::write(&part.path, e))?;
     }
     Ok(parts)
 }
@@ -274,12 +274,6 @@ fn documents(config: &DataConfig) -> Result<impl Iterator<Item = Result<Document
 
 fn rank(seed: u64, id: &str) -> u64 {
     first_bytes(&blake3::Hasher::new().update(&seed.to_le_bytes()).update(id.as_bytes()).finalize())
-}
-
-fn first_bytes(hash: &blake3::Hash) -> u64 {
-    let mut first = [0u8; 8];
-    first.copy_from_slice(&hash.as_bytes()[..8]);
-    u64::from_le_bytes(first)
 }
 
 /// A hash that case, punctuation and white space do not change.

@@ -11,6 +11,7 @@ pub(crate) trait Encoder: Sync {
     fn decoded_bytes(&self, ids: &[u32]) -> Result<usize, EncodeError>;
     fn vocab_size(&self) -> usize;
     fn special(&self, token: SpecialToken) -> Option<u32>;
+    fn token_to_id(&self, token: &str) -> Option<u32>;
     fn hash(&self) -> String;
 }
 
@@ -29,6 +30,10 @@ impl Encoder for Tokenizer {
 
     fn special(&self, token: SpecialToken) -> Option<u32> {
         Tokenizer::special(self, token)
+    }
+
+    fn token_to_id(&self, token: &str) -> Option<u32> {
+        Tokenizer::token_to_id(self, token)
     }
 
     fn hash(&self) -> String {

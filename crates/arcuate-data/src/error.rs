@@ -356,11 +356,11 @@ impl Error {
     }
 
     pub(crate) fn read(path: &Path, source: std::io::Error) -> Self {
-        Self::Io { action: "read", path: path.to_owned(), source }
+        Self::io("read", path, source)
     }
 
     pub(crate) fn write(path: &Path, source: std::io::Error) -> Self {
-        Self::Io { action: "write", path: path.to_owned(), source }
+        Self::io("write", path, source)
     }
 
     /// True for one item that may be skipped; everything else ends the reading.

@@ -183,18 +183,18 @@ pub fn fetch(set: &FetchSet, folder: &Path, options: &FetchOptions) -> Result<Fe
     };
     let origin_file = data.join(ORIGIN_FILE);
     let text = serde_json::to_string_pretty(&fetched).expect("strings and numbers") + "\n";
-    fs::write(&origin_file, text).map_err(|e| Error::io("write", &origin_file, e))?;
+    fs::write(&origin_file, text).map_err(|e| Error::write(&origin_file, e))?;
     let target = folder.join(set.name);
     if target.exists() {
         fs::remove_dir_all(&target).map_err(|e| Error::io("replace", &target, e))?;
     }
-    fs::rename(&data, &target).map_err(|e| Error::io("write", &target, e))?;
+    fs::rename(&data, &target).map_err(|e| Error::write(&target, e))?;
     Ok(fetched)
 }
 
 fn read(folder: &Path, name: &str) -> Result<FetchedFile> {
     let path = folder.join(name);
-    let bytes = fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+    let bytes = fs::read(&path).map_err(|e| Error::read(&path, e))?;
     Ok(FetchedFile {
         name: name.to_owned(),
         documents: bytes.iter().filter(|byte| **byte == b'\n').count() as u64,

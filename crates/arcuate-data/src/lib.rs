@@ -37,7 +37,7 @@ pub use held_out::HeldOut;
 pub use mixture::LedgerEntry;
 pub use pack::PackingConfig;
 pub use progress::{Progress, Stage};
-pub use prompt::Prompt;
+pub use prompt::{Prompt, SoftToken};
 pub use reader::Document;
 pub use row::{Framing, IGNORED_TARGET, Row};
 pub use sampler::{Sampler, SamplerState, SourceProgress};

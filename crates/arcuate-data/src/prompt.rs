@@ -10,23 +10,38 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use arcuate_text::SpecialToken;
+use arcuate_text::{SpecialToken, Tokenizer};
 
 use crate::encoder::Encoder;
 use crate::error::{BadItem, BadReason, Error, Result};
 use crate::reader::Document;
 
-/// A template with a word for each class.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// `[objective.prompt]`; the labels come from `label_column` of the sources.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Prompt {
-    /// The sentence: words, `{COLUMN}` and one `{mask}`.
+    /// The sentence: words, columns of the documents in braces, and one `{mask}`: `"{text} It was {mask} ."`. Words of the template
+    /// are never cut; a text that is too long loses its end. For causal models `{mask}` must be the end.
     pub template: String,
-    /// The word of each class, in the order of the classes: that of their names.
+    /// The word of each class: `{ bad = "terrible", good = "great" }`. Each must be one token of the tokenizer.
     pub words: BTreeMap<String, String>,
+    /// Give the words of the sentence and of the classes rows of their own in the vocabulary, which begin as copies and are trained
+    /// for this sentence alone (soft prompt).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub soft: bool,
+}
+
+/// A token of a soft prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SoftToken {
+    /// What the tokenizer calls it.
+    pub name: String,
+    /// The ordinary token that it begins as.
+    pub like: u32,
 }
 
 /// A stretch of a template.
@@ -47,7 +62,7 @@ impl Prompt {
         if !path.is_file() {
             return Ok(None);
         }
-        let text = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+        let text = std::fs::read(&path).map_err(|e| Error::read(&path, e))?;
         let damaged = |e: serde_json::Error| Error::DamagedFile { path: path.clone(), line: 0, detail: e.to_string() };
         serde_json::from_slice(&text).map(Some).map_err(damaged)
     }
@@ -56,7 +71,7 @@ impl Prompt {
     pub fn save(&self, checkpoint: &Path) -> Result<()> {
         let path = checkpoint.join(Self::FILE);
         let text = serde_json::to_string_pretty(self).expect("strings") + "\n";
-        std::fs::write(&path, text).map_err(|e| Error::io("write", &path, e))
+        std::fs::write(&path, text).map_err(|e| Error::write(&path, e))
     }
 
     /// What makes this prompt impossible, with the remedy.
@@ -140,6 +155,7 @@ impl Prompt {
     ) -> Result<Vec<u32>> {
         // Each stretch with whether it may be cut.
         let mut stretches: Vec<(Vec<u32>, bool)> = Vec::new();
+        let mut num_soft = 0;
         for part in parts(&self.template).unwrap_or_default() {
             let (text, may_be_cut) = match part {
                 Part::Words(words) => (words, false),
@@ -153,8 +169,16 @@ impl Prompt {
                 continue;
             }
             let text = if stretches.is_empty() { text } else { format!(" {text}") };
-            let tokens =
+            let mut tokens =
                 encoder.encode(&text).map_err(|source| Error::Encode { place: document.place.clone(), source })?;
+            if self.soft && !may_be_cut {
+                for token in &mut tokens {
+                    let name = sentence_token(num_soft);
+                    let missing = || Error::Encode { place: document.place.clone(), source: missing(&name).into() };
+                    *token = encoder.token_to_id(&name).ok_or_else(missing)?;
+                    num_soft += 1;
+                }
+            }
             stretches.push((tokens, may_be_cut));
         }
         let total: usize = stretches.iter().map(|(tokens, _)| tokens.len()).sum();
@@ -175,10 +199,32 @@ impl Prompt {
         Ok(stretches.into_iter().flat_map(|(tokens, _)| tokens).collect())
     }
 
+    /// The tokens that a soft prompt adds to the vocabulary: those of the sentence, then one for each class; none if it is not soft.
+    ///
+    /// # Errors
+    /// As [`Prompt::word_ids`].
+    pub fn soft_tokens(&self, tokenizer: &Tokenizer) -> Result<Vec<SoftToken>, String> {
+        let mut tokens = Vec::new();
+        if !self.soft {
+            return Ok(tokens);
+        }
+        for (at, part) in parts(&self.template).unwrap_or_default().iter().enumerate() {
+            if let Part::Words(words) = part {
+                let text = if at == 0 { words.clone() } else { format!(" {words}") };
+                for like in tokenizer.encode(&text).map_err(|error| error.to_string())? {
+                    tokens.push(SoftToken { name: sentence_token(tokens.len()), like });
+                }
+            }
+        }
+        let classes = self.words.keys().zip(self.hard_word_ids(tokenizer)?);
+        tokens.extend(classes.map(|(class, like)| SoftToken { name: class_token(class), like }));
+        Ok(tokens)
+    }
+
     /// As a corpus does it, for a tokenizer.
     pub fn encode(
         &self,
-        tokenizer: &arcuate_text::Tokenizer,
+        tokenizer: &Tokenizer,
         document: &Document,
         mask: Option<u32>,
         max_tokens: usize,
@@ -190,7 +236,18 @@ impl Prompt {
     ///
     /// # Errors
     /// Names the word that is not one ordinary token of this tokenizer, with its pieces.
-    pub fn word_ids(&self, tokenizer: &arcuate_text::Tokenizer) -> Result<Vec<u32>, String> {
+    pub fn word_ids(&self, tokenizer: &Tokenizer) -> Result<Vec<u32>, String> {
+        if !self.soft {
+            return self.hard_word_ids(tokenizer);
+        }
+        let id = |class: &String| {
+            let name = class_token(class);
+            tokenizer.token_to_id(&name).ok_or_else(|| missing(&name))
+        };
+        self.words.keys().map(id).collect()
+    }
+
+    fn hard_word_ids(&self, tokenizer: &Tokenizer) -> Result<Vec<u32>, String> {
         let starts = parts(&self.template).unwrap_or_default().first() == Some(&Part::Open);
         let id = |(class, word): (&String, &String)| {
             let text = if starts { word.clone() } else { format!(" {word}") };
@@ -221,8 +278,22 @@ impl Prompt {
 
     /// A hash of template and words, for the names of caches.
     pub(crate) fn key(&self, max_tokens: usize) -> String {
-        format!("{:?} {max_tokens}", self.template)
+        format!("{:?} {max_tokens}{}", self.template, if self.soft { " soft" } else { "" })
     }
+}
+
+/// The name of a soft prompt's token at a place of the sentence.
+fn sentence_token(place: usize) -> String {
+    format!("[prompt {place}]")
+}
+
+fn missing(token: &str) -> String {
+    format!("the tokenizer has no token `{token}` of the soft prompt; use the one beside the model")
+}
+
+/// The name of the token that stands for a class in a soft prompt.
+fn class_token(class: &str) -> String {
+    format!("[class {class}]")
 }
 
 /// The text of a column on one line; empty if the document has none.
@@ -274,6 +345,7 @@ mod tests {
         Prompt {
             template: template.to_owned(),
             words: words.iter().map(|(class, word)| ((*class).to_owned(), (*word).to_owned())).collect(),
+            soft: false,
         }
     }
 
@@ -309,6 +381,19 @@ mod tests {
         assert_eq!(encoded(pair, "abcd", "efgh", 4).expect("fits"), "abc#");
         let error = encoded("{text} is {mask}", "abc", "", 4).expect_err("no room").to_string();
         assert!(error.contains("d7") && error.contains("takes 4 of 4"), "{error}");
+    }
+
+    #[test]
+    fn a_soft_prompt_has_tokens_of_its_own_for_its_words() {
+        let encode = |template: &str, text: &str, max: usize| {
+            let soft = Prompt { soft: true, ..prompt(template) };
+            soft.encode_with(&Bytes::default(), &document(text, ""), Some(1), max)
+        };
+        assert_eq!(encode("{text} is {mask} .", "ab", 20).expect("fits"), [97, 98, 300, 301, 302, 1, 303, 304]);
+        assert_eq!(encode("{text} is {mask} .", "ab", 7).expect("fits"), [97, 300, 301, 302, 1, 303, 304]);
+        let error = encode("{text} is not all {mask}", "ab", 20).expect_err("12 tokens").to_string();
+        assert!(error.contains("[prompt 10]") && error.contains("beside the model"), "{error}");
+        assert_ne!(prompt("{text} {mask}").key(8), Prompt { soft: true, ..prompt("{text} {mask}") }.key(8));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicU64;
 
 use serde_json::{Map, Value};
 
-use crate::config::{DataConfig, SourceConfig};
+use crate::config::{DataConfig, SourceConfig, default_max_document_bytes};
 use crate::error::{BadItem, BadReason, Error, Result};
 use crate::files::{self, Format, InputFile};
 use crate::split::id_hash;
@@ -147,6 +147,12 @@ pub fn open(config: &DataConfig, name: &str) -> Result<Documents> {
     })?;
     let parts = Parts::open(name, source, config.max_document_bytes)?;
     Ok(Documents { parts, max_document_bytes: config.max_document_bytes })
+}
+
+/// The documents of a source that belongs to no recipe; `name` is for messages.
+pub fn open_source(name: &str, source: &SourceConfig) -> Result<Documents> {
+    let max_document_bytes = default_max_document_bytes();
+    Ok(Documents { parts: Parts::open(name, source, max_document_bytes)?, max_document_bytes })
 }
 
 impl Iterator for Documents {

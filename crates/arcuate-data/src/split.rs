@@ -14,7 +14,11 @@ pub enum Split {
 
 /// The first 64 bits of the BLAKE3 hash of the id.
 pub(crate) fn id_hash(id: &str) -> u64 {
-    let hash = blake3::hash(id.as_bytes());
+    first_bytes(&blake3::hash(id.as_bytes()))
+}
+
+/// The first 64 bits of a hash.
+pub(crate) fn first_bytes(hash: &blake3::Hash) -> u64 {
     let mut first = [0u8; 8];
     first.copy_from_slice(&hash.as_bytes()[..8]);
     u64::from_le_bytes(first)

@@ -58,6 +58,11 @@ impl Encoder for Bytes {
         }
     }
 
+    fn token_to_id(&self, token: &str) -> Option<u32> {
+        let place: u32 = token.strip_prefix("[prompt ")?.strip_suffix(']')?.parse().ok()?;
+        Some(300 + place).filter(|_| place < 10)
+    }
+
     fn hash(&self) -> String {
         format!("bytes {} {}", self.has_marks, self.vocab_size)
     }

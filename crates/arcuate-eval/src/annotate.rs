@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use arcuate_data::draw::line;
 use arcuate_data::{Document, Prompt};
+use arcuate_objective::largest;
 use arcuate_ops::rng::Stream;
 use serde_json::{Map, Value, json};
 
@@ -61,7 +62,7 @@ impl Annotation<'_> {
             let message = format!("the model gives {} for class `{class}` of `{id}`; train it again", logits[at]);
             return Err(Error::Unsupported(message));
         }
-        let top = (1..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best });
+        let top = largest(logits);
         let sum: f64 = logits.iter().map(|logit| f64::from(logit - logits[top]).exp()).sum();
         let class = match self.labels {
             Labels::Predicted => top,
@@ -179,7 +180,7 @@ mod tests {
     fn filled_lines_are_sentences_with_the_word_of_the_class() {
         let classes = classes();
         let words = [("a", "bad"), ("b", "good")].map(|(class, word)| (class.to_owned(), word.to_owned()));
-        let prompt = Prompt { template: "{text} It was {mask} .".to_owned(), words: words.into() };
+        let prompt = Prompt { template: "{text} It was {mask} .".to_owned(), words: words.into(), soft: false };
         let how = Annotation { classes: &classes, scorer: "", labels: Labels::Predicted, fill: Some(&prompt), seed: 1 };
         let found = how.annotate(document("d1", None), &[0.0, 1.0]).expect("finite");
         assert_eq!(found.line["text"], json!("text of d1 It was good ."));

@@ -1,14 +1,15 @@
-//! Classification: accuracy, macro-F1 and confusion matrix, with bootstrap intervals.
+//! Classification: accuracy, macro-F1, Matthews correlation and confusion matrix, with bootstrap intervals.
 //!
 //! # What it computes
 //! `macro_f1` is the mean F1 of the classes that occur as label or as prediction (0 where precision and recall are 0), as
-//! scikit-learn's `f1_score(average="macro")`. Intervals are percentiles over resampled documents.
+//! scikit-learn's `f1_score(average="macro")`; `matthews` is its `matthews_corrcoef`. Intervals are percentiles over resampled documents.
 
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use arcuate_data::{Batch, DataConfig, Document, IGNORED_TARGET, PackingConfig, Prompt, Row, collate, pack, reader};
+use arcuate_data::{Batch, Document, IGNORED_TARGET, Prompt, Row, SourceConfig, collate, reader};
 use arcuate_model::{Input, Network, Wanted};
+use arcuate_objective::largest;
 use arcuate_objective::prompt::open_places;
 use arcuate_ops::gradcheck::values;
 use arcuate_record::statistics::{Bootstrap, Interval};
@@ -66,6 +67,10 @@ pub struct ClassificationResult {
     pub macro_f1: f64,
     /// Its bootstrap interval.
     pub macro_f1_interval: Interval,
+    /// Correlation of labels and predictions, from -1 to 1; 0 for a prediction that says nothing.
+    pub matthews: f64,
+    /// Its bootstrap interval.
+    pub matthews_interval: Interval,
     /// Accuracy of always saying the most frequent class: what a classifier must beat.
     pub majority_accuracy: f64,
     /// Mean loss in nats.
@@ -101,6 +106,23 @@ fn macro_f1(counts: &[Vec<u64>]) -> f64 {
     sum / num.max(1) as f64
 }
 
+/// Matthews correlation of any number of classes (Gorodkin 2004); 0 where labels or predictions are all the same.
+fn matthews(counts: &[Vec<u64>]) -> f64 {
+    let classes = || 0..counts.len();
+    let (mut right, mut total, mut both, mut labels, mut predictions) = (0.0, 0.0, 0.0, 0.0, 0.0);
+    for class in classes() {
+        let support = counts[class].iter().sum::<u64>() as f64;
+        let predicted = classes().map(|label| counts[label][class]).sum::<u64>() as f64;
+        right += counts[class][class] as f64;
+        total += support;
+        both += support * predicted;
+        labels += support * support;
+        predictions += predicted * predicted;
+    }
+    let scale = ((total * total - labels) * (total * total - predictions)).sqrt();
+    if scale == 0.0 { 0.0 } else { (right * total - both) / scale }
+}
+
 impl ClassificationResult {
     /// Scores of predictions; an error without any or with a class that has no name.
     pub fn new(labels: &[String], items: &[Classified], bootstrap: &Bootstrap) -> Result<Self> {
@@ -113,9 +135,11 @@ impl ClassificationResult {
         let is_right = |i: usize| items[i].label == items[i].predicted;
         let accuracy =
             |indices: &[usize]| indices.iter().filter(|i| is_right(**i)).count() as f64 / indices.len() as f64;
-        let f1 = |indices: &[usize]| macro_f1(&confusion(num_classes, indices.iter().map(|i| pair(*i))));
+        let counted = |indices: &[usize]| confusion(num_classes, indices.iter().map(|i| pair(*i)));
+        let f1 = |indices: &[usize]| macro_f1(&counted(indices));
+        let correlation = |indices: &[usize]| matthews(&counted(indices));
         let all: Vec<usize> = (0..items.len()).collect();
-        let counts = confusion(num_classes, all.iter().map(|i| pair(*i)));
+        let counts = counted(&all);
         let class = |(class, label): (usize, &String)| {
             let (precision, recall, f1, support, _) = scores(&counts, class);
             ClassScores { label: label.clone(), precision, recall, f1, support }
@@ -128,6 +152,8 @@ impl ClassificationResult {
             accuracy: accuracy(&all),
             macro_f1_interval: bootstrap.interval(num, f1).ok_or_else(empty)?,
             macro_f1: f1(&all),
+            matthews_interval: bootstrap.interval(num, correlation).ok_or_else(empty)?,
+            matthews: matthews(&counts),
             majority_accuracy: most as f64 / num as f64,
             loss: items.iter().map(|item| item.loss).sum::<f64>() / num as f64,
             classes: labels.iter().enumerate().map(class).collect(),
@@ -278,7 +304,7 @@ pub fn each_document(
 }
 
 fn classified(logits: &[f32], label: usize) -> Classified {
-    let predicted = (1..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best });
+    let predicted = largest(logits);
     let top = f64::from(logits[predicted]);
     let sum: f64 = logits.iter().map(|x| (f64::from(*x) - top).exp()).sum();
     Classified { label, predicted, loss: top + sum.ln() - f64::from(logits[label]) }
@@ -286,12 +312,9 @@ fn classified(logits: &[f32], label: usize) -> Classified {
 
 /// The documents of a file with the columns `text` and `label`.
 pub fn labelled_documents(path: &Path) -> Result<impl Iterator<Item = arcuate_data::Result<Document>>> {
-    let packing = PackingConfig::Document(pack::document::Config::default());
-    let mut config = DataConfig::single("task", path.to_string_lossy(), packing);
-    for source in config.source.values_mut() {
-        source.label_column = Some("label".to_owned());
-    }
-    Ok(reader::open(&config, "task")?)
+    let label_column = Some("label".to_owned());
+    let source = SourceConfig { label_column, ..SourceConfig::new(path.to_string_lossy()) };
+    Ok(reader::open_source("task", &source)?)
 }
 
 /// Classifies the documents of a file with the columns `text` and `label`.

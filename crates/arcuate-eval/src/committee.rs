@@ -6,6 +6,8 @@
 //! # Reference
 //! Gross et al. 2025 (tiny language models).
 
+use arcuate_objective::largest;
+
 use crate::{ClassLogits, Classified, Error, Result};
 
 /// What is averaged.
@@ -56,7 +58,7 @@ pub fn committee(members: &[Vec<ClassLogits>], mean: CommitteeMean) -> Result<Ve
             sum.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
         }
         let mean_of: Vec<f64> = sum.iter().map(|sum| sum / members.len() as f64).collect();
-        let predicted = (1..num_classes).fold(0, |best, i| if mean_of[i] > mean_of[best] { i } else { best });
+        let predicted = largest(&mean_of);
         let probabilities = match mean {
             CommitteeMean::Probability => mean_of,
             CommitteeMean::Logit => softmax(&mean_of),

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use arcuate_record::statistics::{Bootstrap, mean, standard_error};
+use arcuate_record::statistics::{Bootstrap, Interval, mean, standard_error};
 use serde_json::json;
 
 use crate::multiple_choice::{Answered, answer, read_questions};
@@ -167,14 +167,16 @@ pub fn classification_task(task: &Task, result: &ClassificationResult) -> TaskRe
     let n = result.num_documents as f64;
     // Of a share the standard error follows from the share; that of the sample divides by n - 1.
     let stderr = (n > 1.0).then(|| (result.accuracy * (1.0 - result.accuracy) / (n - 1.0)).sqrt());
-    let (acc, f1) = (result.accuracy_interval, result.macro_f1_interval);
-    let acc = Metric { value: result.accuracy, stderr, interval: Some([acc.low, acc.high]), higher_is_better: true };
-    let f1 = Metric { value: result.macro_f1, stderr: None, interval: Some([f1.low, f1.high]), higher_is_better: true };
+    let metric = |value: f64, stderr: Option<f64>, interval: Interval| {
+        let interval = Some([interval.low, interval.high]);
+        Metric { value, stderr, interval, higher_is_better: true }
+    };
     TaskResult {
         task: task.to_string(),
         metrics: BTreeMap::from([
-            ("acc".to_owned(), acc),
-            ("macro_f1".to_owned(), f1),
+            ("acc".to_owned(), metric(result.accuracy, stderr, result.accuracy_interval)),
+            ("macro_f1".to_owned(), metric(result.macro_f1, None, result.macro_f1_interval)),
+            ("matthews".to_owned(), metric(result.matthews, None, result.matthews_interval)),
             ("loss".to_owned(), Metric::plain(result.loss, false)),
         ]),
         num_original: result.num_documents,

@@ -79,8 +79,10 @@ pub struct Architecture {
     pub vocab_size: usize,
     /// Which GELU.
     pub gelu: GeluForm,
-    /// Class names: a classifier; none: a masked language model.
+    /// Class names of the classifier; none: it has none.
     pub labels: Option<Vec<String>>,
+    /// Whether it has a masked-LM head.
+    pub masked_lm: bool,
     /// The token that fills padded batches; its embedding gets no gradient.
     pub filler: Option<u32>,
 }
@@ -223,7 +225,7 @@ impl Bert {
                 encoder: Encoder { layer: (0..c.num_layers).map(layer).collect() },
                 pooler: labels.map(|_| Dense { dense: linear(width, width) }),
             },
-            cls: labels.is_none().then(|| Heads {
+            cls: architecture.masked_lm.then(|| Heads {
                 predictions: Predictions {
                     transform: Output { dense: linear(width, width), layer_norm: norm() },
                     bias: Param::from_tensor(Tensor::zeros([architecture.vocab_size], device)),

@@ -11,6 +11,9 @@ use crate::public_config::{self, TokenIds};
 use crate::tensors::{self, TensorFile};
 use crate::{Error, Result};
 
+/// Parts of the names of tables over the vocabulary.
+const TOKEN_TABLES: [&str; 5] = ["embed_tokens", "word_embeddings", "wte", "lm_head", "predictions.bias"];
+
 /// The name of a tensor of a file in our spelling; `None` for what carries no weights of its own.
 fn our_name(architecture: &Architecture, name: &str) -> Option<String> {
     let is_buffer = ["rotary_emb.inv_freq", "position_ids", "attn.masked_bias"].iter().any(|end| name.ends_with(end));
@@ -117,10 +120,11 @@ pub struct Adoption {
 
 /// Replaces the weights of a fresh network by those of a checkpoint folder where names fit.
 ///
-/// Tables that differ in their number of rows only (a vocabulary that grew) keep the rows that both have.
+/// Tables that differ in their number of rows only (a vocabulary that grew) keep the rows that both have. Then, in tables over the
+/// vocabulary, the first token of each pair in `copies` becomes what the second one is.
 ///
 /// Another architecture, or tensors of another shape, are errors.
-pub fn start_from(network: Network, dir: &Path) -> Result<(Network, Adoption)> {
+pub fn start_from(network: Network, dir: &Path, copies: &[(u32, u32)]) -> Result<(Network, Adoption)> {
     let (there, here) = (public_config::read(dir)?.name(), network.architecture().name());
     if there != here {
         return Err(Error::Config {
@@ -147,11 +151,21 @@ pub fn start_from(network: Network, dir: &Path) -> Result<(Network, Adoption)> {
                 return None;
             }
         };
+        let copied = |mut data: Vec<f32>| {
+            let is_of_tokens = TOKEN_TABLES.iter().any(|part| name.contains(part));
+            let width = data.len() / shape[0].max(1);
+            for (to, from) in copies.iter().filter(|_| is_of_tokens) {
+                let (to, from) = (*to as usize * width, *from as usize * width);
+                data.copy_within(from..from + width, to);
+            }
+            data
+        };
         if values.shape == shape {
             adoption.taken.push(name.to_string());
-            return Some(values.data);
+            return Some(copied(values.data));
         }
-        let is_table = ["embed", "wte", "wpe", "lm_head", "predictions.bias"].iter().any(|part| name.contains(part));
+        let others = ["position_embeddings", "token_type_embeddings", "wpe"];
+        let is_table = TOKEN_TABLES.iter().chain(&others).any(|part| name.contains(part));
         let is_label = name.contains("classifier");
         if is_label {
             adoption.new.push(name.to_string());
@@ -165,7 +179,7 @@ pub fn start_from(network: Network, dir: &Path) -> Result<(Network, Adoption)> {
         let mut data = fresh[name].1.clone();
         let both = data.len().min(values.data.len());
         data[..both].copy_from_slice(&values.data[..both]);
-        Some(data)
+        Some(copied(data))
     });
     if !mismatched.is_empty() {
         let (missing, unexpected) = (Vec::new(), Vec::new());
@@ -177,8 +191,10 @@ pub fn start_from(network: Network, dir: &Path) -> Result<(Network, Adoption)> {
 
 #[cfg(test)]
 mod tests {
+    use arcuate_ops::gradcheck::values;
+
     use super::*;
-    use crate::{Head, ModelConfig};
+    use crate::{Head, Input, ModelConfig, Wanted};
 
     fn config(toml_like: serde_json::Value) -> ModelConfig {
         serde_json::from_value(toml_like).expect("a sound configuration")
@@ -216,6 +232,7 @@ mod tests {
             network(&bert, 11, classes),
             network(&untied, 11, Head::Tokens),
             network(&conv, 11, Head::Tokens),
+            network(&bert, 11, Head::ClassesAndTokens(vec!["yes".to_string(), "no".to_string()])),
         ]
     }
 
@@ -239,6 +256,31 @@ mod tests {
                 a
             });
             assert_eq!(again.values(), network.values());
+        }
+    }
+
+    #[test]
+    fn new_tokens_begin_as_what_they_are_to_mean() {
+        for old in [0, 3, 4] {
+            let old = &all()[old];
+            let dir = saved(old);
+            let mut architecture = old.architecture();
+            match &mut architecture {
+                Architecture::Bert(a) => a.vocab_size = 13,
+                Architecture::Gpt2(a) => a.vocab_size = 13,
+                Architecture::Llama(a) | Architecture::Qwen2(a) => a.vocab_size = 13,
+            }
+            let fresh = Network::init(architecture, 2, &Device::flex());
+            let (grown, _) = start_from(fresh, dir.path(), &[(11, 4), (12, 7)]).expect("sound");
+            let input = Input::from_rows(1, 3, vec![4, 7, 1], &[]).expect("no mask");
+            let logits =
+                |network: &Network, input: &Input| values(network.forward(input, &Wanted::All).expect("fits").logits());
+            let rows = logits(&grown, &input);
+            for row in rows.chunks(13) {
+                assert_eq!((row[11], row[12]), (row[4], row[7]));
+            }
+            let with_new = Input::from_rows(1, 3, vec![11, 12, 1], &[]).expect("no mask");
+            assert_eq!(logits(&grown, &with_new), rows);
         }
     }
 
@@ -319,7 +361,7 @@ mod tests {
     fn starting_from_a_smaller_vocabulary_keeps_the_common_rows() {
         let small = network(&llama(true), 9, Head::Tokens);
         let dir = saved(&small);
-        let (big, adoption) = start_from(network(&llama(true), 12, Head::Tokens), dir.path()).expect("sound");
+        let (big, adoption) = start_from(network(&llama(true), 12, Head::Tokens), dir.path(), &[]).expect("sound");
         assert_eq!(adoption.resized, [("model.embed_tokens.weight".to_string(), 9, 12)]);
         assert!(adoption.new.is_empty() && adoption.unused.is_empty());
         let name = "model.embed_tokens.weight";
@@ -331,7 +373,7 @@ mod tests {
     fn a_classifier_starts_from_a_masked_language_model() {
         let networks = all();
         let dir = saved(&networks[4]);
-        let (_, adoption) = start_from(networks[5].clone(), dir.path()).expect("sound");
+        let (_, adoption) = start_from(networks[5].clone(), dir.path(), &[]).expect("sound");
         assert!(adoption.new.iter().all(|n| n.contains("pooler") || n.contains("classifier")), "{adoption:?}");
         assert_eq!(adoption.new.len(), 4);
         assert!(adoption.unused.iter().all(|n| n.starts_with("cls.")));

@@ -213,6 +213,8 @@ pub enum Wanted {
     Tokens(Arc<[i32]>),
     /// Every row, over the classes: `[B, classes]`.
     Rows,
+    /// Every row over the classes, and beside it these tokens over the vocabulary.
+    RowsAndTokens(Arc<[i32]>),
 }
 
 #[cfg(test)]

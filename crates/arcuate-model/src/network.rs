@@ -27,6 +27,8 @@ pub enum Head {
     Tokens,
     /// Logits over these classes (BERT only).
     Classes(Vec<String>),
+    /// Both (BERT only).
+    ClassesAndTokens(Vec<String>),
 }
 
 /// Everything that fixes a network and its `config.json`.
@@ -45,18 +47,24 @@ pub enum Architecture {
 impl Architecture {
     /// From the keys of a recipe and what follows from tokenizer and data.
     pub fn new(config: &ModelConfig, vocab_size: usize, head: Head) -> Result<Self> {
-        let labels = match (&head, config) {
+        let masked_lm = !matches!(head, Head::Classes(_));
+        let labels = match (head, config) {
             (Head::Tokens, _) => None,
-            (Head::Classes(labels), ModelConfig::Bert(_)) => Some(labels.clone()),
-            (Head::Classes(_), other) => {
+            (Head::Classes(labels) | Head::ClassesAndTokens(labels), ModelConfig::Bert(_)) => Some(labels),
+            (Head::Classes(_) | Head::ClassesAndTokens(_), other) => {
                 let name = other.name();
                 return Err(Error::Unsupported(format!("`{name}` has no classifier; use `[model.bert]`")));
             }
         };
         let architecture = match config.clone() {
-            ModelConfig::Bert(config) => {
-                Self::Bert(bert::Architecture { config, vocab_size, gelu: GeluForm::Erf, labels, filler: None })
-            }
+            ModelConfig::Bert(config) => Self::Bert(bert::Architecture {
+                config,
+                vocab_size,
+                gelu: GeluForm::Erf,
+                labels,
+                masked_lm,
+                filler: None,
+            }),
             ModelConfig::Gpt2(config) => Self::Gpt2(gpt2::Architecture { config, vocab_size, gelu: GeluForm::Tanh }),
             ModelConfig::Llama(config) => {
                 let bias = config.attention_bias;
@@ -279,7 +287,8 @@ impl Network {
         let places: Arc<[i32]> = match wanted {
             Wanted::All => return self.head(self.hidden(input)),
             Wanted::Tokens(places) => places.clone(),
-            Wanted::Rows => (0..input.num_rows).map(|row| (row * input.seq_len) as i32).collect(),
+            Wanted::Rows => first_tokens(input).collect(),
+            Wanted::RowsAndTokens(places) => first_tokens(input).chain(places.iter().copied()).collect(),
         };
         // In training only: results of an evaluation are the same to the bit whatever else is in the batch.
         let packs = is_trained_by_kernels(&self.table().weight()) && !self.needs_padding();
@@ -290,7 +299,16 @@ impl Network {
         };
         match (wanted, self) {
             (Wanted::Rows, Self::Bert(n)) => n.classify(hidden, input).ok_or_else(|| no_head("class")),
-            (Wanted::Rows, _) => Err(no_head("class")),
+            (Wanted::RowsAndTokens(places), Self::Bert(n)) => {
+                let first = hidden.clone().narrow(0, 0, input.num_rows);
+                let classes = n.classify(first, input).ok_or_else(|| no_head("class"))?;
+                if places.is_empty() {
+                    return Ok(classes);
+                }
+                let tokens = self.head(hidden.narrow(0, input.num_rows, places.len()))?;
+                Ok(classes.with_tokens(tokens))
+            }
+            (Wanted::Rows | Wanted::RowsAndTokens(_), _) => Err(no_head("class")),
             _ => self.head(hidden),
         }
     }
@@ -431,6 +449,12 @@ impl Network {
     }
 }
 
+/// The first token of each row in the flattened batch.
+fn first_tokens(input: &Input) -> impl Iterator<Item = i32> {
+    let seq_len = input.seq_len;
+    (0..input.num_rows).map(move |row| (row * seq_len) as i32)
+}
+
 /// These rows of `hidden` `[N, C]`.
 fn chosen(hidden: Tensor<2>, places: &Arc<[i32]>) -> Tensor<2> {
     let is_all = places.len() == hidden.dims()[0] && places.iter().enumerate().all(|(i, place)| i as i32 == *place);
@@ -471,6 +495,21 @@ mod tests {
         let loss = output.cross_entropy(&CrossEntropy::new(targets));
         let grads = loss.clone().sum().backward();
         (values(loss), values(network.table().weight().grad(&grads).expect("trained")))
+    }
+
+    #[test]
+    fn classes_and_tokens_are_those_of_each_head_alone() {
+        let config: ModelConfig = serde_json::from_str(MODELS[0]).expect("a model");
+        let head = Head::ClassesAndTokens(vec!["a".to_string(), "b".to_string()]);
+        let network = Network::init(Architecture::new(&config, 20, head).expect("possible"), 7, &Device::flex());
+        let input = Input::from_rows(2, 3, vec![1, 2, 3, 4, 5, 6], &[]).expect("no mask");
+        let places: Arc<[i32]> = [1, 5].into();
+        let forward = |wanted: Wanted| network.forward(&input, &wanted).expect("fits");
+        let mut both = forward(Wanted::RowsAndTokens(places.clone()));
+        let tokens = both.take_tokens().expect("wanted");
+        assert_eq!(values(tokens.logits()), values(forward(Wanted::Tokens(places)).logits()));
+        assert_eq!(values(both.logits()), values(forward(Wanted::Rows).logits()));
+        assert!(forward(Wanted::RowsAndTokens([].into())).take_tokens().is_none());
     }
 
     #[test]

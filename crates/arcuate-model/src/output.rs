@@ -14,12 +14,25 @@ pub struct Output {
     hidden: Tensor<2>,
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
+    tokens: Option<Box<Output>>,
 }
 
 impl Output {
     /// Hidden states `[N, C]` before a projection with the weight `[V, C]` and an optional bias `[V]`.
     pub fn new(hidden: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
-        Self { hidden, weight, bias }
+        Self { hidden, weight, bias, tokens: None }
+    }
+
+    /// The same with an output over the vocabulary beside it.
+    #[must_use]
+    pub fn with_tokens(mut self, tokens: Self) -> Self {
+        self.tokens = Some(Box::new(tokens));
+        self
+    }
+
+    /// What stands beside it for tokens, taken out.
+    pub fn take_tokens(&mut self) -> Option<Self> {
+        self.tokens.take().map(|tokens| *tokens)
     }
 
     /// Sum of the losses of all places: `[1]`.
@@ -39,7 +52,7 @@ impl Output {
             let num = bias.dims()[0];
             embedding(bias.reshape([num, 1]), &places, None).reshape([outputs.len()])
         });
-        Self { hidden: self.hidden, weight: embedding(self.weight, &places, None), bias }
+        Self { hidden: self.hidden, weight: embedding(self.weight, &places, None), bias, tokens: self.tokens }
     }
 
     /// All logits: `[N, V]`.

@@ -11,6 +11,7 @@ use crate::{ConvFrontConfig, Error, Result, bert, gpt2, llama};
 
 /// The key of `[model.bert.conv_front]`, which the public layout does not know.
 const CONV_FRONT: &str = "conv_front";
+const MASKED_LM_HEAD: &str = "masked_lm_head";
 
 /// Reads typed keys of one file; errors name it.
 struct Reader<'a> {
@@ -259,6 +260,7 @@ fn read_bert(r: &Reader) -> Result<bert::Architecture> {
         },
         vocab_size: r.size("vocab_size")?,
         gelu: r.gelu("hidden_act", "gelu")?,
+        masked_lm: labels.is_none() || r.flag_or(MASKED_LM_HEAD, false)?,
         labels,
         filler: r.filler(),
     })
@@ -354,6 +356,9 @@ fn write_bert(a: &bert::Architecture) -> Value {
         json[CONV_FRONT] = json!(front);
     }
     if let Some(labels) = &a.labels {
+        if a.masked_lm {
+            json[MASKED_LM_HEAD] = json!(true);
+        }
         let by_id: Map<String, Value> = labels.iter().enumerate().map(|(i, l)| (i.to_string(), json!(l))).collect();
         let by_name: Map<String, Value> = labels.iter().enumerate().map(|(i, l)| (l.clone(), json!(i))).collect();
         json["id2label"] = by_id.into();

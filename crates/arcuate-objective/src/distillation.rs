@@ -2,9 +2,11 @@
 //!
 //! # What it computes
 //! With the stored logits `z_T` of a row, `p_T = softmax(z_T / temperature)` and `p` the network's probabilities at the same
-//! temperature: `sum = sum(KL(p_T || p))`, or with `target = "label"` `sum = sum(-ln p(argmax z_T))`; `count` = rows.
+//! temperature: `sum = sum(KL(p_T || p))`, or with `target = "label"` `sum = sum(-ln p(argmax z_T))`; `count` = rows. With
+//! `masked_lm` the rows are masked for it, and its mean over the hidden tokens of the batch is added to the mean over rows.
 //! # Recipe
-//! `[objective.distillation]` with `target`, optional `temperature`; the sources need `logits_column`
+//! `[objective.distillation]` with `target`, optional `temperature` and `[objective.distillation.masked_lm]`; the sources need
+//! `logits_column`
 //! # Reference
 //! Hinton et al. 2015; as a stage of pretraining: Guo 2020
 // B rows, C classes
@@ -17,7 +19,8 @@ use arcuate_ops::linear_cross_entropy::{CrossEntropy, Targets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Loss, Objective, Result, RowScore, Vocabulary};
+use crate::masked_lm::{self, MaskedLm};
+use crate::{Loss, Objective, Result, RowScore, Vocabulary, largest, predicted};
 
 /// `[objective.distillation]`; what another model said comes from `logits_column` of the sources.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -29,6 +32,9 @@ pub struct Config {
     #[serde(default = "one")]
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub temperature: f64,
+    /// Hide tokens as `[objective.masked_lm]` does, and predict them too; left out: rows are read as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masked_lm: Option<masked_lm::Config>,
 }
 
 fn one() -> f64 {
@@ -47,10 +53,12 @@ pub enum Target {
 
 pub(crate) struct Distillation {
     config: Config,
+    masked_lm: Option<MaskedLm>,
 }
 
-pub(crate) fn build(config: &Config, _: &Vocabulary) -> Result<Distillation> {
-    Ok(Distillation { config: config.clone() })
+pub(crate) fn build(config: &Config, vocabulary: &Vocabulary) -> Result<Distillation> {
+    let masked_lm = config.masked_lm.as_ref().map(|masked| masked_lm::build(masked, vocabulary)).transpose()?;
+    Ok(Distillation { config: config.clone(), masked_lm })
 }
 
 /// Softmax of one row, in double precision.
@@ -59,10 +67,6 @@ fn softmax(logits: &[f32], temperature: f64) -> Vec<f64> {
     let powers: Vec<f64> = logits.iter().map(|x| (f64::from(x - top) / temperature).exp()).collect();
     let sum: f64 = powers.iter().sum();
     powers.iter().map(|power| power / sum).collect()
-}
-
-fn best(logits: &[f32]) -> u32 {
-    (1..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best }) as u32
 }
 
 impl Distillation {
@@ -74,17 +78,25 @@ impl Distillation {
 }
 
 impl Objective for Distillation {
-    fn prepare(&self, _: &mut Batch, _: u64, _: u64) {}
-
-    fn wanted(&self, _: &Batch) -> Wanted {
-        Wanted::Rows
+    fn prepare(&self, batch: &mut Batch, seed: u64, step: u64) {
+        if let Some(masked_lm) = &self.masked_lm {
+            masked_lm.prepare(batch, seed, step);
+        }
     }
 
-    fn loss(&self, batch: &Batch, output: Output) -> Loss {
+    fn wanted(&self, batch: &Batch) -> Wanted {
+        match self.masked_lm {
+            Some(_) => Wanted::RowsAndTokens(predicted(batch).0),
+            None => Wanted::Rows,
+        }
+    }
+
+    fn loss(&self, batch: &Batch, mut output: Output) -> Loss {
+        let tokens = output.take_tokens();
         let temperature = self.config.temperature;
         let (targets, entropy) = match self.config.target {
             Target::Label => {
-                let labels: Arc<[i32]> = self.rows(batch).map(|row| best(row) as i32).collect();
+                let labels: Arc<[i32]> = self.rows(batch).map(|row| largest(row) as i32).collect();
                 (Targets::Classes(labels), 0.0)
             }
             Target::Logits => {
@@ -100,12 +112,18 @@ impl Objective for Distillation {
         };
         let how =
             CrossEntropy { targets, temperature: temperature as f32, ..CrossEntropy::new(Vec::<i32>::new().into()) };
-        Loss { sum: output.cross_entropy(&how) - entropy, count: batch.num_rows as f64 }
+        let count = batch.num_rows as f64;
+        let mut sum = output.cross_entropy(&how) - entropy;
+        if let (Some(masked_lm), Some(tokens)) = (&self.masked_lm, tokens) {
+            let hidden = masked_lm.loss(batch, tokens);
+            sum = sum + hidden.sum * (count / hidden.count.max(1.0));
+        }
+        Loss { sum, count }
     }
 
     fn scores(&self, batch: &Batch, output: Output) -> Vec<RowScore> {
         // Against the class that the other model finds most probable.
-        let labels: Vec<i32> = self.rows(batch).map(|row| best(row) as i32).collect();
+        let labels: Vec<i32> = self.rows(batch).map(|row| largest(row) as i32).collect();
         let scores = output.scores(&labels);
         let row = |(score, label): (&arcuate_ops::linear_cross_entropy::Score, &i32)| RowScore {
             loss_sum: f64::from(score.loss),
@@ -125,7 +143,7 @@ mod tests {
     use burn::tensor::{Device, Tensor, TensorData};
 
     fn objective(target: Target) -> Distillation {
-        Distillation { config: Config { target, temperature: 1.0 } }
+        Distillation { config: Config { target, temperature: 1.0, masked_lm: None }, masked_lm: None }
     }
 
     /// One row for each pair of a teacher's and a student's logits.
@@ -178,6 +196,35 @@ mod tests {
         assert!((sum(&teacher, &student) - turned).abs() < 1e-6);
         let alone: f32 = (0..2).map(|i| loss(Target::Logits, teacher[i], student[i])).sum();
         assert!((turned - alone).abs() < 1e-5);
+    }
+
+    #[test]
+    fn hidden_tokens_are_predicted_beside_the_classes() {
+        let masked = masked_lm::Config {
+            mask_fraction: 0.5,
+            replace_with_mask: 1.0,
+            replace_with_random: 0.0,
+            whole_word: false,
+            independent: false,
+            random_may_be_special: false,
+        };
+        let vocabulary = Vocabulary { size: 6, mask: Some(5), ..Vocabulary::default() };
+        let config = Config { target: Target::Logits, temperature: 1.0, masked_lm: Some(masked) };
+        let objective = build(&config, &vocabulary).expect("sound");
+        let mut batch = batch(&[&[1, 2, 3, 4], &[4, 3, 2, 1]]);
+        batch.logits = Some(vec![2.0, 0.0, -1.0, 2.0, 0.0, -1.0]);
+        objective.prepare(&mut batch, 1, 1);
+        assert_eq!(batch.input_ids.iter().filter(|id| **id == 5).count(), 4);
+        let Wanted::RowsAndTokens(places) = objective.wanted(&batch) else { panic!("both") };
+        assert!(places.iter().all(|place| batch.input_ids[*place as usize] == 5));
+        let tensor =
+            |data: Vec<f32>, shape: [usize; 2]| Tensor::from_data(TensorData::new(data, shape), &Device::flex());
+        let classes = output(tensor([1.0, 0.0, 0.0].repeat(2), [2, 3]));
+        // Even logits over 6 tokens cost ln 6 each.
+        let both = classes.with_tokens(output(tensor(vec![0.0; 24], [4, 6])));
+        let loss = objective.loss(&batch, both);
+        assert!((values(loss.sum)[0] - 2.0 * (0.183_383 + 6f32.ln())).abs() < 1e-5);
+        assert_eq!(loss.count, 2.0);
     }
 
     #[test]

@@ -99,6 +99,13 @@ macro_rules! objectives {
 
 objectives! { Classification => classification, Distillation => distillation, MaskedLm => masked_lm, NextToken => next_token, Prompt => prompt }
 
+impl ObjectiveConfig {
+    /// Whether a whole row gets one answer, a class.
+    pub fn is_classification(&self) -> bool {
+        matches!(self, Self::Classification(_) | Self::Distillation(_) | Self::Prompt(_))
+    }
+}
+
 /// An objective that this tokenizer or data cannot serve.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -106,6 +113,11 @@ pub struct Error(pub String);
 
 /// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// The place of the largest number; of equal ones the first, and of none 0.
+pub fn largest<T: PartialOrd>(numbers: &[T]) -> usize {
+    (1..numbers.len()).fold(0, |best, i| if numbers[i] > numbers[best] { i } else { best })
+}
 
 /// The tokens of a batch that are predicted, flattened: places and targets.
 fn predicted(batch: &Batch) -> (Arc<[i32]>, Arc<[i32]>) {

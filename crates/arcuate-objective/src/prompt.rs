@@ -9,35 +9,16 @@
 //! # Reference
 //! Schick and Schuetze 2021; Gao et al. 2021; Shi and Lipani 2023
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arcuate_data::Batch;
 use arcuate_model::{Output, Wanted};
 use arcuate_ops::linear_cross_entropy::CrossEntropy;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 use crate::classification::{row_loss, row_scores};
 use crate::{Error, Loss, Objective, Result, RowScore, Vocabulary};
 
-/// `[objective.prompt]`; the labels come from `label_column` of the sources.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// The sentence: words, columns of the documents in braces, and one `{mask}`: `"{text} It was {mask} ."`. Words of the template
-    /// are never cut; a text that is too long loses its end. For causal models `{mask}` must be the end.
-    pub template: String,
-    /// The word of each class: `{ bad = "terrible", good = "great" }`. Each must be one token of the tokenizer.
-    pub words: BTreeMap<String, String>,
-}
-
-impl Config {
-    /// The same for the data.
-    pub fn prompt(&self) -> arcuate_data::Prompt {
-        arcuate_data::Prompt { template: self.template.clone(), words: self.words.clone() }
-    }
-}
+pub use arcuate_data::Prompt as Config;
 
 pub(crate) struct Prompt {
     /// The token in the open place; none for causal models.
@@ -46,11 +27,11 @@ pub(crate) struct Prompt {
 }
 
 pub(crate) fn build(config: &Config, vocabulary: &Vocabulary) -> Result<Prompt> {
-    if let Some((problem, help)) = config.prompt().problems().into_iter().next() {
+    if let Some((problem, help)) = config.problems().into_iter().next() {
         return Err(Error(format!("{problem}; {help}")));
     }
     let mask = if vocabulary.is_causal {
-        if !config.prompt().ends_open() {
+        if !config.ends_open() {
             let message = format!(
                 "`{}` goes on after `{{mask}}`, which a causal model cannot see; put `{{mask}}` last",
                 config.template
@@ -109,6 +90,7 @@ mod tests {
         Config {
             template: template.to_owned(),
             words: words.iter().map(|(class, word)| ((*class).to_owned(), (*word).to_owned())).collect(),
+            soft: false,
         }
     }
 

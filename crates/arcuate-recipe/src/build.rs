@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use arcuate_data::{Corpus, CorpusOptions, Framing, Progress, Split, Texts};
+use arcuate_data::{Corpus, CorpusOptions, Framing, Progress, SoftToken, Split, Texts};
 use arcuate_model::{Adoption, Architecture, Head, ModelConfig, Network, TokenIds};
-use arcuate_objective::{Objective, ObjectiveConfig, Vocabulary};
+use arcuate_objective::{Objective, ObjectiveConfig, Vocabulary, distillation};
 use arcuate_text::{SpecialToken, Tokenizer, TokenizerConfig};
 use arcuate_train::{Compute, Settings};
 use burn::tensor::Device;
@@ -53,7 +53,16 @@ pub fn tokenizer(recipe: &Recipe, folder: Option<&Path>, seen: impl Fn(u64) + Se
         failure.take()?;
         trained?
     };
-    Ok(tokenizer.with_model_max_length(recipe.batch.max_seq_len))
+    let soft = soft_tokens(recipe, &tokenizer)?;
+    Ok(tokenizer.with_tokens(soft.into_iter().map(|token| token.name))?.with_model_max_length(recipe.batch.max_seq_len))
+}
+
+/// The tokens that a soft prompt adds to the vocabulary.
+fn soft_tokens(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Vec<SoftToken>> {
+    match &recipe.objective {
+        ObjectiveConfig::Prompt(prompt) => Ok(prompt.soft_tokens(tokenizer).map_err(arcuate_objective::Error)?),
+        _ => Ok(Vec::new()),
+    }
 }
 
 /// The corpus of a recipe, tokenised and laid into rows.
@@ -71,7 +80,7 @@ pub fn corpus(recipe: &Recipe, tokenizer: &Tokenizer, progress: &Progress<'_>) -
         labels: matches!(recipe.objective, ObjectiveConfig::Classification(_) | ObjectiveConfig::Prompt(_)),
         logits: matches!(recipe.objective, ObjectiveConfig::Distillation(_)),
         prompt: match &recipe.objective {
-            ObjectiveConfig::Prompt(prompt) => Some(prompt.prompt()),
+            ObjectiveConfig::Prompt(prompt) => Some(prompt.clone()),
             _ => None,
         },
     };
@@ -102,7 +111,7 @@ pub fn objective(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Box<dyn Objec
         special: ids.clone().filter(|id| tokenizer.is_special(*id)).collect(),
         starts_word: ids.map(|id| tokenizer.starts_word(id)).collect(),
         words: match &recipe.objective {
-            ObjectiveConfig::Prompt(prompt) => prompt.prompt().word_ids(tokenizer).map_err(arcuate_objective::Error)?,
+            ObjectiveConfig::Prompt(prompt) => prompt.word_ids(tokenizer).map_err(arcuate_objective::Error)?,
             _ => Vec::new(),
         },
         is_causal: !matches!(recipe.model, ModelConfig::Bert(_)),
@@ -113,6 +122,9 @@ pub fn objective(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Box<dyn Objec
 /// The architecture of a recipe: what its keys, the tokenizer and the labels fix together.
 pub fn architecture(recipe: &Recipe, vocab_size: usize, labels: &[String]) -> Result<Architecture> {
     let head = match recipe.objective {
+        ObjectiveConfig::Distillation(distillation::Config { masked_lm: Some(_), .. }) => {
+            Head::ClassesAndTokens(labels.to_vec())
+        }
         ObjectiveConfig::Classification(_) | ObjectiveConfig::Distillation(_) => Head::Classes(labels.to_vec()),
         ObjectiveConfig::MaskedLm(_) | ObjectiveConfig::NextToken(_) | ObjectiveConfig::Prompt(_) => Head::Tokens,
     };
@@ -132,7 +144,15 @@ pub fn network(
     match &recipe.init_from {
         None => Ok((network, None)),
         Some(dir) => {
-            let (network, adoption) = arcuate_model::start_from(network, dir)?;
+            let theirs = if dir.join("tokenizer.json").exists() { Some(Tokenizer::load(dir)?) } else { None };
+            let is_theirs = |name: &str| theirs.as_ref().is_some_and(|theirs| theirs.token_to_id(name).is_some());
+            let soft = soft_tokens(recipe, tokenizer)?;
+            let copies: Vec<(u32, u32)> = soft
+                .iter()
+                .filter(|token| !is_theirs(&token.name))
+                .filter_map(|token| Some((tokenizer.token_to_id(&token.name)?, token.like)))
+                .collect();
+            let (network, adoption) = arcuate_model::start_from(network, dir, &copies)?;
             Ok((network, Some(adoption)))
         }
     }

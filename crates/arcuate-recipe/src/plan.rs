@@ -174,7 +174,8 @@ fn predicted_share(objective: &ObjectiveConfig) -> f64 {
     match objective {
         ObjectiveConfig::NextToken(_) => 1.0,
         ObjectiveConfig::MaskedLm(m) => m.mask_fraction,
-        ObjectiveConfig::Classification(_) | ObjectiveConfig::Distillation(_) | ObjectiveConfig::Prompt(_) => 0.0,
+        ObjectiveConfig::Distillation(d) => d.masked_lm.as_ref().map_or(0.0, |m| m.mask_fraction),
+        ObjectiveConfig::Classification(_) | ObjectiveConfig::Prompt(_) => 0.0,
     }
 }
 

@@ -48,8 +48,8 @@ pub enum Direction {
 impl Direction {
     /// What the name of a metric says about it.
     pub fn of(metric: &str) -> Self {
-        const HIGHER: [&str; 9] =
-            ["accuracy", "f1", "bleu", "chrf", "rouge", "exact_match", "per_second", "mfu", "precision"];
+        const HIGHER: [&str; 10] =
+            ["accuracy", "f1", "matthews", "bleu", "chrf", "rouge", "exact_match", "per_second", "mfu", "precision"];
         const LOWER: [&str; 8] = ["loss", "perplexity", "bits_per", "error", "wer", "cer", "nll", "step_seconds"];
         let name = metric.rsplit('/').next().unwrap_or(metric);
         let has = |words: &[&str]| words.iter().any(|word| name == *word || word.len() > 3 && name.contains(word));

@@ -6,7 +6,7 @@ use crate::{DecodeStream, Error, InspectedToken, Inspection, Result, SpecialToke
 use crate::{byte_bpe, count, unigram};
 use rayon::prelude::*;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -163,6 +163,25 @@ impl Tokenizer {
             std::fs::write(&path, content).map_err(Error::io("write", &path))?;
         }
         Ok(())
+    }
+
+    /// The same with more special tokens at the end of the vocabulary; those that it has are not added again.
+    pub fn with_tokens(self, names: impl IntoIterator<Item = String>) -> Result<Self> {
+        let fresh: Vec<String> = names.into_iter().filter(|name| self.token_to_id(name).is_none()).collect();
+        if fresh.is_empty() {
+            return Ok(self);
+        }
+        let broken = |message: String| Error::Broken { path: PathBuf::from("tokenizer.json"), message };
+        let mut document: Value = serde_json::from_str(&self.json).map_err(|e| broken(e.to_string()))?;
+        let added = (self.vocab_size..).zip(fresh).map(|(id, name)| {
+            json!({"id": id, "content": name, "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": true})
+        });
+        match document.get_mut("added_tokens").and_then(Value::as_array_mut) {
+            Some(tokens) => tokens.extend(added),
+            None => document["added_tokens"] = added.collect(),
+        }
+        Self::from_parts(&document, self.names, self.config)
     }
 
     /// States the longest sequence of the model, which other programs read from the saved files.

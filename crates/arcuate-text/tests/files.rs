@@ -348,3 +348,26 @@ fn a_folder_that_cannot_be_written_is_named() {
     let error = trained(&configs()[0]).save(&in_the_way.join("sub")).expect_err("not a folder");
     assert!(matches!(error, Error::Io { action: "create", .. }), "{error}");
 }
+
+#[test]
+fn tokens_can_be_added_and_stay_apart_from_text() {
+    for config in configs() {
+        let plain = trained(&config);
+        let (size, ids) = (plain.vocab_size(), plain.encode(TEXT).expect("encodes"));
+        let names = ["[prompt 0]".to_owned(), "[class a b]".to_owned()];
+        let grown = plain.with_tokens(names.clone()).expect("grows");
+        assert_eq!(grown.vocab_size(), size + 2);
+        assert_eq!(grown.token_to_id(&names[1]), Some(size as u32 + 1));
+        assert!(grown.is_special(size as u32));
+        assert_eq!(grown.encode(TEXT).expect("encodes"), ids);
+        // A text that happens to name the token is text.
+        assert!(!grown.encode("[prompt 0]").expect("encodes").contains(&(size as u32)));
+        let dir = folder();
+        grown.save(dir.path()).expect("saves");
+        let again = Tokenizer::load(dir.path()).expect("loads");
+        assert_eq!(again.hash(), grown.hash());
+        assert_eq!(again.token_to_id(&names[0]), Some(size as u32));
+        let hash = again.hash().to_owned();
+        assert_eq!(again.with_tokens(names).expect("has them").hash(), hash);
+    }
+}

@@ -43,11 +43,9 @@ struct Final {
 fn final_evaluation(recipe: &Recipe, metrics: &Metrics) -> Option<Final> {
     let last = metrics.records.iter().rev().find(|r| r.kind == "eval")?;
     let metric = match &recipe.objective {
-        ObjectiveConfig::Classification(_) | ObjectiveConfig::Distillation(_) | ObjectiveConfig::Prompt(_) => {
-            "accuracy"
-        }
         ObjectiveConfig::NextToken(_) => "bits_per_byte",
-        ObjectiveConfig::MaskedLm(_) => "loss",
+        objective if objective.is_classification() => "accuracy",
+        _ => "loss",
     };
     Some(Final { metric, value: *last.values.get(metric)?, values: last.values.clone() })
 }

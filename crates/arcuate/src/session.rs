@@ -424,12 +424,12 @@ impl Hooks for Recorder<'_> {
             }
         }
         self.write(&record)?;
-        let chosen = match (&self.recipe.objective, total.bits_per_byte) {
-            (ObjectiveConfig::Classification(_) | ObjectiveConfig::Distillation(_) | ObjectiveConfig::Prompt(_), _) => {
+        let chosen = match total.bits_per_byte {
+            _ if self.recipe.objective.is_classification() => {
                 Evaluation { metric: "accuracy".to_string(), value: total.accuracy, smaller_is_better: false }
             }
-            (_, Some(bits)) => Evaluation { metric: "bits_per_byte".to_string(), value: bits, smaller_is_better: true },
-            _ => Evaluation { metric: "loss".to_string(), value: total.loss, smaller_is_better: true },
+            Some(bits) => Evaluation { metric: "bits_per_byte".to_string(), value: bits, smaller_is_better: true },
+            None => Evaluation { metric: "loss".to_string(), value: total.loss, smaller_is_better: true },
         };
         self.live.evaluated(step, &chosen, begun.elapsed().as_secs_f64());
         Ok(Some(chosen))
@@ -439,7 +439,7 @@ impl Hooks for Recorder<'_> {
         arcuate_model::save(network, build::token_ids(&self.parts.tokenizer), dir)?;
         self.parts.tokenizer.save(dir)?;
         if let ObjectiveConfig::Prompt(prompt) = &self.recipe.objective {
-            prompt.prompt().save(dir)?;
+            prompt.save(dir)?;
         }
         Ok(())
     }

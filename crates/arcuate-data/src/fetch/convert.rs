@@ -100,7 +100,7 @@ struct Lines {
 
 impl Lines {
     fn create(path: &Path) -> Result<Self> {
-        let file = File::create(path).map_err(|e| Error::io("write", path, e))?;
+        let file = File::create(path).map_err(|e| Error::write(path, e))?;
         Ok(Self { path: path.to_path_buf(), file: BufWriter::new(file) })
     }
 
@@ -114,11 +114,11 @@ impl Lines {
         line.insert("text".to_owned(), json!(text));
         line.insert("label".to_owned(), json!(label));
         line.extend(more);
-        writeln!(self.file, "{}", Value::Object(line)).map_err(|e| Error::io("write", &self.path, e))
+        writeln!(self.file, "{}", Value::Object(line)).map_err(|e| Error::write(&self.path, e))
     }
 
     fn finish(mut self) -> Result<()> {
-        self.file.flush().map_err(|e| Error::io("write", &self.path, e))
+        self.file.flush().map_err(|e| Error::write(&self.path, e))
     }
 }
 
@@ -131,7 +131,7 @@ fn decoded(bytes: &[u8]) -> String {
 }
 
 fn read(path: &Path) -> Result<String> {
-    fs::read(path).map(|bytes| decoded(&bytes)).map_err(|e| Error::io("read", path, e))
+    fs::read(path).map(|bytes| decoded(&bytes)).map_err(|e| Error::read(path, e))
 }
 
 fn damaged(path: &Path, line: usize, detail: impl Into<String>) -> Error {
@@ -165,7 +165,7 @@ fn glosses(from: &Path, letter: char, to: &Path) -> Result<()> {
 
 /// The entries of a folder by name.
 fn entries(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
-    let entries = fs::read_dir(folder).map_err(|e| Error::io("read", folder, e))?;
+    let entries = fs::read_dir(folder).map_err(|e| Error::read(folder, e))?;
     Ok(entries.flatten().map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path())).collect())
 }
 
@@ -182,7 +182,7 @@ fn class_folders(from: &Path, to: &Path) -> Result<()> {
 
 fn film_reviews(from: &Path, to: &Path) -> Result<()> {
     let mut lines = Lines::create(to)?;
-    let file = File::open(from).map_err(|e| Error::io("read", from, e))?;
+    let file = File::open(from).map_err(|e| Error::read(from, e))?;
     let mut table = csv::Reader::from_reader(bzip2::read::BzDecoder::new(file));
     let wrong = |number: usize, cause: csv::Error| damaged(from, number, cause.to_string());
     let head = table.headers().map_err(|cause| wrong(0, cause))?.clone();

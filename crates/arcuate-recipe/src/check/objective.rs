@@ -2,7 +2,7 @@
 
 use arcuate_data::PackingConfig;
 use arcuate_model::ModelConfig;
-use arcuate_objective::ObjectiveConfig;
+use arcuate_objective::{ObjectiveConfig, masked_lm};
 use arcuate_text::TokenizerConfig;
 
 use crate::recipe::Recipe;
@@ -36,26 +36,34 @@ pub(super) fn network(recipe: &Recipe) -> Vec<Finding> {
     }
 }
 
+/// What hides and predicts tokens, with its place in the recipe.
+fn masked_lm(recipe: &Recipe) -> Option<(&'static str, &masked_lm::Config)> {
+    match &recipe.objective {
+        ObjectiveConfig::MaskedLm(config) => Some(("objective.masked_lm", config)),
+        ObjectiveConfig::Distillation(config) => Some(("objective.distillation.masked_lm", config.masked_lm.as_ref()?)),
+        _ => None,
+    }
+}
+
 pub(super) fn probabilities(recipe: &Recipe) -> Vec<Finding> {
-    let ObjectiveConfig::MaskedLm(config) = &recipe.objective else { return Vec::new() };
+    let Some((path, config)) = masked_lm(recipe) else { return Vec::new() };
     let mut found = Vec::new();
     let sum = config.replace_with_mask + config.replace_with_random;
     if sum > 1.0 + 1e-9 {
         let message = format!("replace_with_mask and replace_with_random are {sum} together, more than 1");
-        let finding = Finding::error("recipe::impossible", "objective.masked_lm.replace_with_random", message);
+        let finding = Finding::error("recipe::impossible", format!("{path}.replace_with_random"), message);
         found.push(finding.help("BERT has 0.8 and 0.1; the rest of the chosen tokens stays as it is"));
     }
     if config.mask_fraction == 0.0 {
         let message = "mask_fraction 0 leaves nothing to predict";
-        let finding = Finding::error("recipe::impossible", "objective.masked_lm.mask_fraction", message);
+        let finding = Finding::error("recipe::impossible", format!("{path}.mask_fraction"), message);
         found.push(finding.help("BERT has 0.15"));
     }
     found
 }
 
 pub(super) fn prompt(recipe: &Recipe) -> Vec<Finding> {
-    let ObjectiveConfig::Prompt(config) = &recipe.objective else { return Vec::new() };
-    let prompt = config.prompt();
+    let ObjectiveConfig::Prompt(prompt) = &recipe.objective else { return Vec::new() };
     let finding = |(message, help): (String, String)| {
         let key = if message.contains("word") { "words" } else { "template" };
         Finding::error("recipe::impossible", format!("objective.prompt.{key}"), message).help(help)
@@ -76,7 +84,8 @@ pub(super) fn special_tokens(recipe: &Recipe) -> Vec<Finding> {
         return Vec::new();
     }
     let tokens = match recipe.objective {
-        ObjectiveConfig::MaskedLm(_) | ObjectiveConfig::Prompt(_) => "`[CLS]`, `[SEP]` and `[MASK]`",
+        ObjectiveConfig::Prompt(_) => "`[CLS]`, `[SEP]` and `[MASK]`",
+        _ if masked_lm(recipe).is_some() => "`[CLS]`, `[SEP]` and `[MASK]`",
         _ => "`[CLS]` and `[SEP]`",
     };
     let name = recipe.tokenizer.name();
@@ -110,11 +119,7 @@ pub(super) fn labels(recipe: &Recipe) -> Vec<Finding> {
 }
 
 pub(super) fn packing(recipe: &Recipe) -> Vec<Finding> {
-    let classifies = matches!(
-        recipe.objective,
-        ObjectiveConfig::Classification(_) | ObjectiveConfig::Distillation(_) | ObjectiveConfig::Prompt(_)
-    );
-    if !classifies || matches!(recipe.data.packing, PackingConfig::Document(_)) {
+    if !recipe.objective.is_classification() || matches!(recipe.data.packing, PackingConfig::Document(_)) {
         return Vec::new();
     }
     let name = recipe.data.packing.name();
@@ -161,6 +166,11 @@ mod tests {
     #[test]
     fn a_masked_model_needs_a_mask_token() {
         assert_eq!(paths(special_tokens, &bert_text().replace("wordpiece", "unigram")), ["tokenizer.unigram"]);
+        let masked = "[objective.distillation]\ntarget = \"logits\"\n[objective.distillation.masked_lm]\nmask_fraction = 0.0\nreplace_with_mask = 0.8\nreplace_with_random = 0.1";
+        let text = with_objective(&bert_text(), masked);
+        assert_eq!(paths(probabilities, &text), ["objective.distillation.masked_lm.mask_fraction"]);
+        let found = special_tokens(&read(&text.replace("wordpiece", "unigram")));
+        assert!(found[0].message.contains("[MASK]"), "{}", found[0].message);
     }
 
     #[test]

@@ -492,7 +492,7 @@ fn reported(recipe: &Recipe) -> Vec<String> {
 /// Metrics that an evaluation writes.
 fn reported_by_task(task: &str) -> Vec<String> {
     let kind = task.split(':').next().unwrap_or_default();
-    let classification = ["accuracy", "acc", "macro_f1", "loss"].as_slice();
+    let classification = ["accuracy", "acc", "macro_f1", "matthews", "loss"].as_slice();
     let rolling = ["loss", "perplexity", "token_accuracy", "bits_per_byte", "byte_perplexity"].as_slice();
     let names: Vec<&str> = match kind {
         "classify" => classification.to_vec(),

@@ -163,6 +163,7 @@ fn num_predicted(objective: &dyn Objective, batch: &Batch) -> usize {
         Wanted::Tokens(places) => places.len(),
         Wanted::All => batch.input_ids.len(),
         Wanted::Rows => batch.num_rows,
+        Wanted::RowsAndTokens(places) => batch.num_rows + places.len(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use arcuate_data::{DataConfig, PackingConfig, SourceConfig, pack, reader};
+use arcuate_data::{SourceConfig, reader};
 use arcuate_eval::annotate::{Annotation, Labels, most_probable};
 use arcuate_eval::{Done, EvalModel, each_document};
 use arcuate_record::{format_count, write_atomic};
@@ -86,14 +86,13 @@ pub(super) fn run(args: &AnnotateArgs) -> anyhow::Result<()> {
         fill: opened.prompt.as_ref().filter(|_| args.fill),
         seed: args.seed,
     };
-    let mut config =
-        DataConfig::single("texts", args.input.as_str(), PackingConfig::Document(pack::document::Config::default()));
-    config.source.values_mut().for_each(|source| {
-        *source = SourceConfig { text_column: args.text_column.clone(), ..SourceConfig::new(args.input.as_str()) };
+    let source = SourceConfig {
+        text_column: args.text_column.clone(),
         // Without a column of its own a document keeps its class as any other attribute.
-        source.label_column = (labels == Labels::Own).then(|| "label".to_owned());
-    });
-    let documents = reader::open(&config, "texts").map_err(super::coded)?;
+        label_column: (labels == Labels::Own).then(|| "label".to_owned()),
+        ..SourceConfig::new(args.input.as_str())
+    };
+    let documents = reader::open_source("texts", &source).map_err(super::coded)?;
     let draft = args.output.with_extension("draft");
     let file = std::fs::File::create(&draft).with_context(|| format!("cannot write `{}`", draft.display()))?;
     let mut file = BufWriter::new(file);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use arcuate_data::{DataConfig, PackingConfig, pack, reader};
+use arcuate_data::{SourceConfig, reader};
 use arcuate_eval::overlap::overlap;
 use arcuate_record::{format_count, text_table};
 use arcuate_text::Tokenizer;
@@ -52,11 +52,9 @@ pub(super) fn run(args: &OverlapArgs) -> anyhow::Result<()> {
 
 /// All tokens of a corpus.
 fn tokens(path: &str, args: &OverlapArgs, tokenizer: Option<&Tokenizer>) -> anyhow::Result<Vec<String>> {
-    let packing = PackingConfig::Document(pack::document::Config::default());
-    let mut config = DataConfig::single("texts", path, packing);
-    config.source.values_mut().for_each(|source| args.text_column.clone_into(&mut source.text_column));
+    let source = SourceConfig { text_column: args.text_column.clone(), ..SourceConfig::new(path) };
     let mut tokens = Vec::new();
-    for document in reader::open(&config, "texts").map_err(super::coded)? {
+    for document in reader::open_source("texts", &source).map_err(super::coded)? {
         let text = document.map_err(super::coded)?.text;
         match tokenizer {
             Some(tokenizer) => {

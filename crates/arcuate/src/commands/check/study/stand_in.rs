@@ -31,7 +31,7 @@ fn word(number: u64) -> String {
 /// Texts with whatever columns the source names; each fills a row.
 pub(super) fn texts(recipe: &Recipe, source: &SourceConfig, dir: &Path, name: &str) -> Result<PathBuf> {
     let classes: Vec<String> = match &recipe.objective {
-        ObjectiveConfig::Prompt(prompt) => prompt.prompt().classes(),
+        ObjectiveConfig::Prompt(prompt) => prompt.classes(),
         _ => USUAL_CLASSES.map(str::to_owned).to_vec(),
     };
     let num_texts = MIN_TEXTS.max(2 * recipe.batch.global_batch());
