@@ -2,7 +2,8 @@
 //!
 //! Documents are ranked by a hash of seed and id, and parts are taken from the top in the order in which they are given. A part
 //! of 20 a class therefore begins with the documents of a part of 5 with the same seed, and a document keeps its rank when
-//! others come or go. Texts that differ only in case, punctuation or white space are one text: the first in rank stays, so
+//! others come or go. Parts over all classes have a ranking of their own: in the other one, what stands next after parts by
+//! class is of the frequent classes, because of rare ones more of the top is gone. Texts that differ only in case, punctuation or white space are one text: the first in rank stays, so
 //! that no test document has a twin in another part.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -102,6 +103,8 @@ pub struct Drawn {
 /// One document while parts are chosen.
 struct Candidate {
     rank: u64,
+    /// Its rank for parts over all classes.
+    rank_of_all: u64,
     place: u64,
     label: Option<String>,
 }
@@ -131,13 +134,14 @@ pub fn draw(config: &DataConfig, folder: &Path, options: &DrawOptions) -> Result
             excluded += 1;
             continue;
         }
-        let rank = rank(options.seed, &document.id);
+        let rank_of_all = rank(options.seed, "all", &document.id);
+        let rank = rank(options.seed, "", &document.id);
         let first = texts.entry(text).or_insert(rank);
         *first = (*first).min(rank);
         let is_wanted =
             options.classes.is_empty() || document.label.as_ref().is_some_and(|label| options.classes.contains(label));
         let candidates = if is_wanted { &mut drawn } else { &mut others };
-        candidates.push(Candidate { rank, place, label: document.label });
+        candidates.push(Candidate { rank, rank_of_all, place, label: document.label });
     }
     let before = drawn.len() + others.len();
     // Of equal texts the first in rank stays; equal ranks are equal ids, which readers refuse or number.
@@ -187,12 +191,13 @@ fn assign(drawn: Vec<Candidate>, others: Vec<Candidate>, options: &DrawOptions) 
     let is_free = |part_of: &BTreeMap<u64, usize>, candidate: &&Candidate| !part_of.contains_key(&candidate.place);
     for (index, part) in options.parts.iter().enumerate() {
         let take = |part_of: &mut BTreeMap<u64, usize>, class: Option<&String>, wanted: u64| {
-            let places: Vec<u64> = drawn
-                .iter()
-                .filter(|candidate| is_free(part_of, candidate))
-                .filter(|candidate| class.is_none() || candidate.label.as_ref() == class)
-                .map(|candidate| candidate.place)
-                .collect();
+            let free = drawn.iter().filter(|candidate| is_free(part_of, candidate));
+            let mut free: Vec<&Candidate> =
+                free.filter(|candidate| class.is_none() || candidate.label.as_ref() == class).collect();
+            if class.is_none() {
+                free.sort_by_key(|candidate| (candidate.rank_of_all, candidate.place));
+            }
+            let places: Vec<u64> = free.into_iter().map(|candidate| candidate.place).collect();
             if wanted != u64::MAX && (places.len() as u64) < wanted {
                 let (part, class) = (part.name.clone(), class.cloned());
                 return Err(Error::TooFewToDraw { part, class, wanted, available: places.len() as u64 });
@@ -272,8 +277,9 @@ fn documents(config: &DataConfig) -> Result<impl Iterator<Item = Result<Document
     Ok(sources?.into_iter().flatten())
 }
 
-fn rank(seed: u64, id: &str) -> u64 {
-    first_bytes(&blake3::Hasher::new().update(&seed.to_le_bytes()).update(id.as_bytes()).finalize())
+fn rank(seed: u64, of: &str, id: &str) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    first_bytes(&hasher.update(&seed.to_le_bytes()).update(of.as_bytes()).update(id.as_bytes()).finalize())
 }
 
 /// A hash that case, punctuation and white space do not change.
@@ -340,6 +346,25 @@ mod tests {
         assert_eq!(all.len(), 22);
         let text = std::fs::read_to_string(&drawn.parts[0].path).expect("readable");
         assert!(text.lines().all(|line| line.contains("\"n\":")), "{text}");
+    }
+
+    #[test]
+    fn a_part_over_all_classes_has_its_share_of_rare_ones() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("all.jsonl");
+        let line = |i: usize| {
+            let class = if i % 10 == 0 { "rare" } else { "frequent" };
+            format!("{{\"id\": \"{i}\", \"text\": \"word {i}\", \"label\": \"{class}\"}}\n")
+        };
+        std::fs::write(&path, (0..2000).map(line).collect::<String>()).expect("writable");
+        // Half of the 200 rare ones are taken by class; of the 1800 left 100 are rare, so of 360 about 20.
+        let drawn = draw(&labelled(&path), dir.path(), &options(&["test=100/class", "pool=360", "left=rest"], 1));
+        let drawn = drawn.expect("drawn");
+        let rare = |part: &DrawnPart| part.classes.get("rare").copied().unwrap_or(0);
+        assert!((10..=32).contains(&rare(&drawn.parts[1])), "{drawn:?}");
+        // Nor does a second draw, from what is left, with the same seed.
+        let again = draw(&labelled(&drawn.parts[2].path), &dir.path().join("again"), &options(&["pool=360"], 1));
+        assert!((10..=32).contains(&rare(&again.expect("drawn").parts[0])));
     }
 
     #[test]

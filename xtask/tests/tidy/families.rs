@@ -82,7 +82,8 @@ impl Family {
     fn files(&self) -> BTreeSet<String> {
         let folder = root().join(self.folder);
         let own = files_under(&folder, ".rs").into_iter().filter(|path| path.parent() == Some(folder.as_path()));
-        let members = own.filter(|path| text_of(&relative(path)).contains("\npub struct Config"));
+        let has_config = |text: &str| text.contains("\npub struct Config") || text.contains(" as Config;\n");
+        let members = own.filter(|path| has_config(&text_of(&relative(path))));
         members.map(|path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned()).collect()
     }
 }
