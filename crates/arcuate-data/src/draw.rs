@@ -353,7 +353,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("all.jsonl");
         let line = |i: usize| {
-            let class = if i % 10 == 0 { "rare" } else { "frequent" };
+            let class = if i.is_multiple_of(10) { "rare" } else { "frequent" };
             format!("{{\"id\": \"{i}\", \"text\": \"word {i}\", \"label\": \"{class}\"}}\n")
         };
         std::fs::write(&path, (0..2000).map(line).collect::<String>()).expect("writable");
