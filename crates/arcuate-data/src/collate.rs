@@ -12,7 +12,7 @@ pub struct Batch {
     pub seq_len: usize,
     /// Tokens, B times T; the pad token where padding.
     pub input_ids: Vec<i32>,
-    /// What each position should predict, B times T; -100 where nothing.
+    /// What each position should predict, B times T: a token or a tag; -100 where nothing.
     pub targets: Vec<i32>,
     /// Weight of each target, B times T; all 1 when left out.
     pub weights: Option<Vec<f32>>,

@@ -64,6 +64,10 @@ pub struct SourceConfig {
     /// document, as `arcuate data annotate` writes it. For distillation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logits_column: Option<String>,
+    /// Name of the JSON key or Parquet column that holds a list of strings: a tag for each word of the text, where words are what
+    /// white space separates. For tagging.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags_column: Option<String>,
     /// Cut documents longer than this into documents of their own (ids `ID#1`, `ID#2`, ...), at line ends if possible.
     /// Sections of a JSONL or Parquet record stay on the side of the split where the record lies; those of a text file do
     /// not, so one giant text can be split into training and held-out text.
@@ -99,6 +103,7 @@ impl SourceConfig {
             id_column: None,
             label_column: None,
             logits_column: None,
+            tags_column: None,
             split_at_bytes: None,
         }
     }
@@ -167,6 +172,10 @@ impl DataConfig {
             {
                 report(key("split_at_bytes"), format!("is {bytes}"), "64 is the least; 65536 is a sensible value");
             }
+            if source.split_at_bytes.is_some() && source.tags_column.is_some() {
+                let message = "cuts texts, but the tags of `tags_column` are for whole ones".to_owned();
+                report(key("split_at_bytes"), message, "remove it, or give shorter texts with their tags");
+            }
         }
         found
     }
@@ -203,6 +212,8 @@ mod tests {
         source.weight = -1.0;
         source.max_repeats = Some(0.0);
         source.path.clear();
+        source.split_at_bytes = Some(64);
+        source.tags_column = Some("tags".to_owned());
         let keys: Vec<String> = data.check().into_iter().map(|p| p.key).collect();
         assert_eq!(
             keys,
@@ -211,7 +222,8 @@ mod tests {
                 "data.max_document_bytes",
                 "data.source.a.path",
                 "data.source.a.weight",
-                "data.source.a.max_repeats"
+                "data.source.a.max_repeats",
+                "data.source.a.split_at_bytes"
             ]
         );
     }

@@ -15,7 +15,7 @@ use crate::pack::{Geometry, PackingConfig, best_fit};
 use crate::plan::{Plan, PlanSpec};
 use crate::progress::Progress;
 use crate::prompt::Prompt;
-use crate::row::{Framing, Row, bytes_between};
+use crate::row::{Framing, IGNORED_TARGET, Row, bytes_between};
 use crate::sampler::Sampler;
 use crate::split::Split;
 use crate::store::{NO_LABEL, Store};
@@ -37,8 +37,17 @@ pub struct CorpusOptions {
     pub labels: bool,
     /// True when every row needs the logits of its document.
     pub logits: bool,
+    /// True when rows predict the tags of their words.
+    pub tags: bool,
     /// The sentence that every document is written into; its classes are those of the corpus.
     pub prompt: Option<Prompt>,
+}
+
+impl CorpusOptions {
+    /// Whether rows stand for documents of which something is known.
+    fn is_labelled(&self) -> bool {
+        self.labels || self.logits || self.tags
+    }
 }
 
 /// The documents of all sources as rows. Cheap to clone; memory does not grow with the corpus.
@@ -55,6 +64,8 @@ pub(crate) struct SourceData {
     pub(crate) held_out: Arc<Plan>,
     /// From labels of this source to labels of the corpus.
     labels: Vec<u32>,
+    /// The same for tags; empty unless rows predict them.
+    tags: Vec<i32>,
 }
 
 pub(crate) struct Inner {
@@ -109,6 +120,10 @@ impl Corpus {
                 let detail = "the objective needs logits; set `logits_column`".to_owned();
                 return Err(Error::MissingLabel { name: name.clone(), detail });
             }
+            if options.tags && source.tags_column.is_none() {
+                let detail = "the objective needs tags; set `tags_column`".to_owned();
+                return Err(Error::MissingLabel { name: name.clone(), detail });
+            }
             let store = Store::open(name, config, source, encoder, options.framing, prompt, progress)?;
             bad.merge(&store.details.bad_items, store.details.first_bad_item.as_ref())?;
             if options.labels {
@@ -121,17 +136,20 @@ impl Corpus {
         } else if let Some(prompt) = &options.prompt {
             classes_of_prompt(prompt, &stores)?
         } else {
-            let labels: BTreeSet<&String> = stores.iter().flat_map(|(_, _, store)| &store.details.labels).collect();
-            labels.into_iter().cloned().collect()
+            let names = |(_, _, store): &(_, _, Store)| {
+                if options.tags { store.details.tag_names.clone() } else { store.details.labels.clone() }
+            };
+            stores.iter().flat_map(names).collect::<BTreeSet<String>>().into_iter().collect()
         };
-        if (options.labels || options.logits) && label_names.len() < 2 {
+        if options.is_labelled() && label_names.len() < 2 {
             let name = config.source.keys().next().cloned().unwrap_or_default();
-            let detail = format!("the labels have only one value, {label_names:?}; choose another `label_column`");
+            let (what, key) = if options.tags { ("tags", "tags_column") } else { ("labels", "label_column") };
+            let detail = format!("the {what} have only one value, {label_names:?}; choose another `{key}`");
             return Err(Error::MissingLabel { name, detail });
         }
         let packing = packing_key(&config.packing);
         let is_whole = matches!(config.packing, PackingConfig::Document(_))
-            && (options.labels || options.logits || options.framing == Framing::Bert);
+            && (options.is_labelled() || options.framing == Framing::Bert);
         let best_fit = PackingConfig::BestFit(best_fit::Config {});
         // Every held-out token counts, so it is only cut off where a row stands for its document.
         let held_out_packing = if is_whole { &config.packing } else { &best_fit };
@@ -156,8 +174,9 @@ impl Corpus {
             }
             let global = |label: &String| label_names.binary_search(label).map_or(NO_LABEL, |index| index as u32);
             let labels = store.details.labels.iter().map(global).collect();
+            let tags = store.details.tag_names.iter().filter(|_| options.tags).map(|tag| global(tag) as i32).collect();
             let (name, config) = (name.clone(), source.clone());
-            sources.push(SourceData { name, config, store, train, held_out, labels });
+            sources.push(SourceData { name, config, store, train, held_out, labels, tags });
         }
         let mut hasher = blake3::Hasher::new();
         for source in &sources {
@@ -171,6 +190,9 @@ impl Corpus {
             label_names
         );
         hasher.update(rest.as_bytes());
+        if options.tags {
+            hasher.update(b" tags");
+        }
         let inner = Inner {
             sources,
             max_seq_len: u64::from(geometry.max_seq_len),
@@ -207,7 +229,7 @@ impl Corpus {
         self.inner.sources.iter().map(|source| (source.name.clone(), source.store.content.clone())).collect()
     }
 
-    /// The classes, sorted; the label of a row is an index into these.
+    /// The classes or tags, sorted; the label of a row and the targets of a tagged one are indices into these.
     pub fn label_names(&self) -> &[String] {
         &self.inner.label_names
     }
@@ -340,8 +362,9 @@ fn geometry(config: &DataConfig, options: &CorpusOptions) -> Result<Geometry> {
         let message = format!("is {max}, not between {} and {}", overhead + 1, 1 << 24);
         return refuse("batch.max_seq_len", message, "some hundreds are usual");
     }
-    if (options.labels || options.logits) && !matches!(config.packing, PackingConfig::Document(_)) {
-        let message = format!("is `{}`, but labels belong to whole documents", config.packing.name());
+    if options.is_labelled() && !matches!(config.packing, PackingConfig::Document(_)) {
+        let what = if options.tags { "tags" } else { "labels" };
+        let message = format!("is `{}`, but {what} belong to whole documents", config.packing.name());
         return refuse("data.packing", message, "use `[data.packing.document]`");
     }
     if config.source.len() > MAX_SOURCES {
@@ -467,7 +490,13 @@ impl Inner {
                 }
                 Framing::Bert => {
                     store.tokens(document, piece.start, piece.len, &mut tokens)?;
-                    row.push_bert(*piece, &tokens, self.cls_and_sep.0, self.cls_and_sep.1);
+                    let number = |tag: &u32| data.tags.get(*tag as usize).copied().unwrap_or(IGNORED_TARGET);
+                    let tags: Vec<i32> = if data.tags.is_empty() {
+                        Vec::new()
+                    } else {
+                        store.tags(document, piece.start, piece.len)?.iter().map(number).collect()
+                    };
+                    row.push_bert(*piece, &tokens, &tags, self.cls_and_sep);
                 }
             }
             let num_positions = store.num_positions(document);

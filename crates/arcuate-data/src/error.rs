@@ -239,13 +239,15 @@ pub enum Error {
     },
     /// More classes than a classifier can sensibly have.
     #[error(
-        "`{column}` of `[data.source.{name}]` has more than {limit} different values; choose a `label_column` that holds a class"
+        "`{column}` of `[data.source.{name}]` has more than {limit} different values; choose a `{key}` that holds {}", if *key == "tags_column" { "tags" } else { "a class" }
     )]
     TooManyLabels {
         /// The source's name in the recipe.
         name: String,
         /// The label column.
         column: String,
+        /// The key that names it.
+        key: &'static str,
         /// The limit.
         limit: usize,
     },

@@ -25,6 +25,7 @@ mod split;
 mod store;
 mod summary;
 mod texts;
+mod words;
 
 #[cfg(test)]
 mod testing;
@@ -45,3 +46,4 @@ pub use scan::{FindingKind, ScanFinding, ScanOptions, ScanReport, SourceScan, sc
 pub use split::Split;
 pub use summary::SourceSummary;
 pub use texts::{Failure, Texts};
+pub use words::Words;

@@ -34,6 +34,8 @@ pub struct Document {
     pub label: Option<String>,
     /// A number for each class by name, sorted by name, where the recipe names a column of logits.
     pub logits: Option<Vec<(String, f32)>>,
+    /// A tag for each word, where the recipe names a column of tags.
+    pub tags: Option<Vec<String>>,
     /// Everything else that a JSON line holds.
     pub attributes: Map<String, Value>,
     /// `file:line`, or the file alone for text files.
@@ -237,6 +239,7 @@ impl Document {
             text: String::new(),
             label: self.label.clone(),
             logits: self.logits.clone(),
+            tags: self.tags.clone(),
             attributes: self.attributes.clone(),
             place: self.place.clone(),
         }

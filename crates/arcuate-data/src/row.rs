@@ -26,7 +26,8 @@ pub struct Row {
     pub key: u64,
     /// The tokens.
     pub input_ids: Vec<u32>,
-    /// The token after each, [`IGNORED_TARGET`] where nothing is predicted. Never a token of another document.
+    /// What is predicted at each: the token after it, never one of another document, or the tag of the word that it begins.
+    /// [`IGNORED_TARGET`] where nothing is.
     pub targets: Vec<i32>,
     /// Position within the piece of a document; restarts with each.
     pub positions: Vec<u32>,
@@ -83,8 +84,10 @@ impl Row {
         self.push_places(piece, len as u32);
     }
 
-    /// Appends a bidirectional piece.
-    pub(crate) fn push_bert(&mut self, piece: Piece, tokens: &[u32], cls: u32, sep: u32) {
+    /// Appends a bidirectional piece; without tags nothing is predicted yet.
+    pub(crate) fn push_bert(&mut self, piece: Piece, tokens: &[u32], tags: &[i32], (cls, sep): (u32, u32)) {
+        self.targets.resize(self.input_ids.len() + 1, IGNORED_TARGET);
+        self.targets.extend_from_slice(tags);
         self.input_ids.push(cls);
         self.input_ids.extend_from_slice(tokens);
         self.input_ids.push(sep);
@@ -131,5 +134,14 @@ mod tests {
         assert_eq!(row.positions, [0, 1, 2, 0]);
         assert_eq!(row.spans, [(0, 3), (0, 3), (0, 3), (3, 4)]);
         assert_eq!((row.num_targets(), row.documents), (3, vec![4, 5]));
+    }
+
+    #[test]
+    fn tags_stand_at_their_tokens() {
+        let mut row = Row::empty(0, 0);
+        row.push_bert(Piece { document: 0, start: 0, len: 2 }, &[7, 8], &[3, IGNORED_TARGET], (1, 2));
+        row.push_bert(Piece { document: 1, start: 0, len: 1 }, &[9], &[], (1, 2));
+        assert_eq!(row.input_ids, [1, 7, 8, 2, 1, 9, 2]);
+        assert_eq!(row.targets, [-100, 3, -100, -100, -100, -100, -100]);
     }
 }

@@ -1,11 +1,12 @@
 //! The token cache of one source: all documents as token ids in mapped files.
 //!
 //! `tokens.bin` holds the ids (16 bits where the vocabulary allows), `documents.bin` one [`DocumentRecord`] per document,
-//! `ids.bin` the ids one after the other.
+//! `ids.bin` the ids one after the other. Where a source has tags, `tags.bin` holds one for each token, [`NO_LABEL`] for none.
 
 mod build;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,6 +27,7 @@ use crate::row::Framing;
 pub(crate) const TOKENS: &str = "tokens.bin";
 pub(crate) const DOCUMENTS: &str = "documents.bin";
 pub(crate) const LOGITS: &str = "logits.bin";
+pub(crate) const TAGS: &str = "tags.bin";
 pub(crate) const IDS: &str = "ids.bin";
 
 /// No label.
@@ -63,6 +65,9 @@ pub(crate) struct StoreDetails {
     /// The classes of the logits, sorted; empty without a column of logits.
     #[serde(default)]
     pub(crate) logit_classes: Vec<String>,
+    /// The tags of words, in the order of their first use; empty without a column of tags.
+    #[serde(default)]
+    pub(crate) tag_names: Vec<String>,
     pub(crate) num_unlabelled: u64,
     pub(crate) first_unlabelled: Option<String>,
     pub(crate) bad_items: BTreeMap<BadReason, u64>,
@@ -90,6 +95,7 @@ pub(crate) struct Store {
     documents: Mapped<DocumentRecord>,
     ids: Mapped<u8>,
     logits: Option<Mapped<f32>>,
+    tags: Option<Mapped<u32>>,
     num_reads: AtomicU64,
 }
 
@@ -139,8 +145,10 @@ impl Store {
         let ids = Mapped::open(&at(IDS))?;
         let has_logits = !details.logit_classes.is_empty();
         let logits = if has_logits { Some(Mapped::open(&at(LOGITS))?) } else { None };
+        let tags = if details.tag_names.is_empty() { None } else { Some(Mapped::open(&at(TAGS))?) };
         let store = Self {
             logits,
+            tags,
             dir,
             details,
             framing,
@@ -188,14 +196,26 @@ impl Store {
         document.num_bytes.saturating_sub(u64::from(document.unpredicted_bytes))
     }
 
-    /// Tokens `start..start + len` of a document.
-    pub(crate) fn tokens(&self, document: &DocumentRecord, start: u32, len: u32, out: &mut Vec<u32>) -> Result<()> {
-        out.clear();
+    /// Where tokens `start..start + len` of a document lie.
+    fn range(&self, document: &DocumentRecord, start: u32, len: u32) -> Result<Option<Range<usize>>> {
         if u64::from(start) + u64::from(len) > u64::from(document.num_tokens) {
             return Err(self.damaged("a row reaches beyond its document"));
         }
         let from = usize::try_from(document.token_start).ok().and_then(|at| at.checked_add(start as usize));
-        let range = from.and_then(|from| Some(from..from.checked_add(len as usize)?));
+        Ok(from.and_then(|from| Some(from..from.checked_add(len as usize)?)))
+    }
+
+    /// Tags of tokens `start..start + len` of a document by number, [`NO_LABEL`] for none; empty if this source has none.
+    pub(crate) fn tags(&self, document: &DocumentRecord, start: u32, len: u32) -> Result<&[u32]> {
+        let Some(tags) = &self.tags else { return Ok(&[]) };
+        let range = self.range(document, start, len)?;
+        range.and_then(|range| tags.as_slice().get(range)).ok_or_else(|| self.damaged("tags are missing"))
+    }
+
+    /// Tokens `start..start + len` of a document.
+    pub(crate) fn tokens(&self, document: &DocumentRecord, start: u32, len: u32, out: &mut Vec<u32>) -> Result<()> {
+        out.clear();
+        let range = self.range(document, start, len)?;
         let is_there = match &self.tokens {
             Tokens::Narrow(tokens) => range
                 .and_then(|range| tokens.as_slice().get(range))
@@ -258,6 +278,10 @@ fn content_key(
     );
     let keys = match &source.logits_column {
         Some(column) => format!("{keys} {column}"),
+        None => keys,
+    };
+    let keys = match &source.tags_column {
+        Some(column) => format!("{keys} tags {column:?}"),
         None => keys,
     };
     hasher.update(keys.as_bytes());

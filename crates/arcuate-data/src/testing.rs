@@ -107,7 +107,7 @@ pub(crate) fn document() -> PackingConfig {
 }
 
 pub(crate) fn causal(max_seq_len: usize) -> CorpusOptions {
-    CorpusOptions { max_seq_len, framing: Framing::CausalLm, labels: false, logits: false, prompt: None }
+    CorpusOptions { max_seq_len, framing: Framing::CausalLm, labels: false, logits: false, tags: false, prompt: None }
 }
 
 pub(crate) fn open(config: &DataConfig, options: &CorpusOptions) -> Result<Corpus> {

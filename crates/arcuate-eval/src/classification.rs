@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use arcuate_data::{Batch, Document, IGNORED_TARGET, Prompt, Row, SourceConfig, collate, reader};
-use arcuate_model::{Input, Network, Wanted};
+use arcuate_model::{Head, Input, Network, Wanted};
 use arcuate_objective::largest;
 use arcuate_objective::prompt::open_places;
 use arcuate_ops::gradcheck::values;
@@ -193,6 +193,16 @@ pub fn class_logits(
     Ok(items)
 }
 
+fn special(model: &EvalModel<'_>, token: SpecialToken, name: &str) -> Result<u32> {
+    let missing = || Error::Unsupported(format!("the tokenizer has no `{name}`; use the one beside the model"));
+    model.tokenizer.special(token).ok_or_else(missing)
+}
+
+/// What stands before and after a text.
+pub(crate) fn ends(model: &EvalModel<'_>) -> Result<(u32, u32)> {
+    Ok((special(model, SpecialToken::Cls, "cls_token")?, special(model, SpecialToken::Sep, "sep_token")?))
+}
+
 /// How the documents of a model become rows.
 enum Rows<'a> {
     /// `[CLS]` text `[SEP]`, read by a classifier.
@@ -206,28 +216,22 @@ enum Rows<'a> {
 impl<'a> Rows<'a> {
     fn of(model: &EvalModel<'a>) -> Result<Self> {
         let architecture = model.network.architecture();
-        let special = |token: SpecialToken, name: &str| {
-            let missing = || Error::Unsupported(format!("the tokenizer has no `{name}`; use the one beside the model"));
-            model.tokenizer.special(token).ok_or_else(missing)
-        };
-        let ends =
-            || Ok::<_, Error>((special(SpecialToken::Cls, "cls_token")?, special(SpecialToken::Sep, "sep_token")?));
         let Some(prompt) = model.prompt else {
-            if architecture.labels().is_none() {
+            if !matches!(architecture.head(), Head::Classes(_)) {
                 let name = architecture.name();
                 return Err(Error::Unsupported(format!(
                     "this `{name}` has no classifier; use a checkpoint that was trained with `[objective.classification]` or `[objective.prompt]`"
                 )));
             }
-            let (cls, sep) = ends()?;
+            let (cls, sep) = ends(model)?;
             return Ok(Self::Classifier { cls, sep });
         };
         let words = prompt.word_ids(model.tokenizer).map_err(Error::Unsupported)?;
         if architecture.is_causal() {
             return Ok(Self::Causal { bos: model.tokenizer.special(SpecialToken::Bos), prompt, words });
         }
-        let (cls, sep) = ends()?;
-        Ok(Self::Masked { cls, sep, mask: special(SpecialToken::Mask, "mask_token")?, prompt, words })
+        let (cls, sep) = ends(model)?;
+        Ok(Self::Masked { cls, sep, mask: special(model, SpecialToken::Mask, "mask_token")?, prompt, words })
     }
 
     /// The tokens of a document.

@@ -1,4 +1,4 @@
-//! Evaluation: held-out loss, multiple choice, classification, comparison with a compressor.
+//! Evaluation: held-out loss, multiple choice, classification, tagging, comparison with a compressor.
 //!
 //! No result depends on the batch size: each row is summed on its own, then rows are added in their order.
 
@@ -16,6 +16,7 @@ mod multiple_choice;
 pub mod overlap;
 mod results;
 mod rows;
+mod tagging;
 mod task;
 mod text;
 
@@ -38,5 +39,6 @@ pub use multiple_choice::{
 };
 pub use results::{Metric, TaskResult, lm_eval_json};
 pub use rows::windows;
-pub use task::{CHOICE_DELIMITER, Task, choice_task, classification_task, held_out_task, run_task};
+pub use tagging::{EntityScores, Tagged, TaggingResult, tag, tag_file};
+pub use task::{CHOICE_DELIMITER, Task, choice_task, classification_task, held_out_task, run_task, tagging_task};
 pub use text::{evaluate_text, text_rows};

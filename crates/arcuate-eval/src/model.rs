@@ -43,7 +43,7 @@ impl<'a> EvalModel<'a> {
         }
     }
 
-    /// The classes that the model can tell, in the order of its logits; empty if it is no classifier.
+    /// The classes or tags that the model can tell, in the order of its logits; empty if it tells none.
     pub fn classes(&self) -> Vec<String> {
         match self.prompt {
             Some(prompt) => prompt.classes(),

@@ -11,8 +11,8 @@ use serde_json::json;
 
 use crate::multiple_choice::{Answered, answer, read_questions};
 use crate::{
-    ClassificationResult, Done, Error, EvalModel, HeldOutResult, Metric, Result, TaskResult, classify_file,
-    evaluate_text,
+    ClassificationResult, Done, Error, EvalModel, HeldOutResult, Metric, Result, TaggingResult, TaskResult,
+    classify_file, evaluate_text, tag_file,
 };
 
 /// What stands between a context and a choice, as in lm-eval.
@@ -29,17 +29,20 @@ pub enum Task {
     Choice(PathBuf),
     /// `classify:FILE.jsonl`: documents with `text` and `label`.
     Classify(PathBuf),
+    /// `tag:FILE.jsonl`: documents with `text` and `tags`.
+    Tag(PathBuf),
 }
 
 impl Task {
     /// The forms a task may have, for help and errors.
-    pub const FORMS: [&str; 4] = ["held-out", "text:FILE", "choice:FILE.jsonl", "classify:FILE.jsonl"];
+    pub const FORMS: [&str; 5] =
+        ["held-out", "text:FILE", "choice:FILE.jsonl", "classify:FILE.jsonl", "tag:FILE.jsonl"];
 
     /// The file that the task reads.
     pub fn file(&self) -> Option<&Path> {
         match self {
             Self::HeldOut => None,
-            Self::Text(file) | Self::Choice(file) | Self::Classify(file) => Some(file),
+            Self::Text(file) | Self::Choice(file) | Self::Classify(file) | Self::Tag(file) => Some(file),
         }
     }
 }
@@ -54,6 +57,7 @@ impl FromStr for Task {
             Some(("text", rest)) if !rest.is_empty() => Ok(Self::Text(file(rest))),
             Some(("choice", rest)) if !rest.is_empty() => Ok(Self::Choice(file(rest))),
             Some(("classify", rest)) if !rest.is_empty() => Ok(Self::Classify(file(rest))),
+            Some(("tag", rest)) if !rest.is_empty() => Ok(Self::Tag(file(rest))),
             _ => {
                 let forms = Self::FORMS.map(|form| format!("`{form}`")).join(", ");
                 Err(Error::Unsupported(format!("unknown task `{text}`; a task is one of {forms}")))
@@ -69,6 +73,7 @@ impl fmt::Display for Task {
             Self::Text(file) => write!(f, "text:{}", file.display()),
             Self::Choice(file) => write!(f, "choice:{}", file.display()),
             Self::Classify(file) => write!(f, "classify:{}", file.display()),
+            Self::Tag(file) => write!(f, "tag:{}", file.display()),
         }
     }
 }
@@ -90,6 +95,7 @@ pub fn run_task(
             Ok(choice_task(task, &answers, model.seed))
         }
         Task::Classify(file) => Ok(classification_task(task, &classify_file(model, file, progress)?)),
+        Task::Tag(file) => Ok(tagging_task(task, &tag_file(model, file, progress)?)),
     }
 }
 
@@ -190,11 +196,38 @@ pub fn classification_task(task: &Task, result: &ClassificationResult) -> TaskRe
     }
 }
 
+/// Scores of a tagger as the result of a task.
+pub fn tagging_task(task: &Task, result: &TaggingResult) -> TaskResult {
+    let drawn = |value, interval: arcuate_record::statistics::Interval| Metric {
+        interval: Some([interval.low, interval.high]),
+        ..Metric::plain(value, true)
+    };
+    let mut metrics = BTreeMap::from([("acc".to_owned(), drawn(result.accuracy, result.accuracy_interval))]);
+    if let Some(entities) = &result.entities {
+        metrics.insert("precision".to_owned(), Metric::plain(entities.precision, true));
+        metrics.insert("recall".to_owned(), Metric::plain(entities.recall, true));
+        metrics.insert("f1".to_owned(), drawn(entities.f1, entities.f1_interval));
+    }
+    TaskResult {
+        task: task.to_string(),
+        metrics,
+        num_original: result.num_documents,
+        num_effective: result.num_documents,
+        config: json!({"output_type": "tagging", "file": task.file()}),
+        details: json!({
+            "majority_accuracy": result.majority_accuracy,
+            "words": result.num_words,
+            "cut_words": result.num_cut_words,
+            "types": result.entities.as_ref().map(|entities| &entities.types),
+        }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Likelihood;
-    use crate::testing::{TEXT, bytes, classifier, close, llama, words};
+    use crate::testing::{TEXT, bytes, classifier, close, llama, tagger, words};
 
     fn quiet(_: Done) -> ControlFlow<()> {
         ControlFlow::Continue(())
@@ -202,7 +235,7 @@ mod tests {
 
     #[test]
     fn tasks_are_read_and_written_alike() {
-        for text in ["held-out", "text:a/b.txt", "choice:C:/x.jsonl", "classify:y.jsonl.zst"] {
+        for text in ["held-out", "text:a/b.txt", "choice:C:/x.jsonl", "classify:y.jsonl.zst", "tag:z.jsonl"] {
             assert_eq!(text.parse::<Task>().expect("a task").to_string(), text);
         }
         for text in ["", "heldout", "text:", "chose:x", "held-out:x"] {
@@ -256,6 +289,11 @@ mod tests {
         let classify = Task::Classify(write("d.jsonl", "{\"text\": \"the people\", \"label\": \"B\"}\n"));
         let result = run_task(&classify, &EvalModel::new(&network, &tokenizer), &mut quiet).expect("runs");
         assert_eq!(result.details["confusion"][0], json!([0, 0]));
+        let network = tagger(tokenizer.vocab_size(), &["B-X", "O"], true);
+        let tags = Task::Tag(write("e.jsonl", "{\"text\": \"the people\", \"tags\": [\"O\", \"B-X\"]}\n"));
+        let result = run_task(&tags, &EvalModel::new(&network, &tokenizer), &mut quiet).expect("runs");
+        assert_eq!(result.metrics.keys().collect::<Vec<_>>(), ["acc", "f1", "precision", "recall"]);
+        assert_eq!(result.details["words"], 2);
         assert!(run_task(&Task::HeldOut, &model, &mut quiet).is_err());
     }
 }

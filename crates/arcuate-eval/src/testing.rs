@@ -31,6 +31,12 @@ pub(crate) fn classifier(vocab_size: usize, labels: &[&str]) -> Network {
     network(keys, vocab_size, Head::Classes(labels.iter().map(|label| (*label).to_owned()).collect()))
 }
 
+pub(crate) fn tagger(vocab_size: usize, names: &[&str], crf: bool) -> Network {
+    let keys = json!({"bert": {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "intermediate_size": 24,
+        "max_seq_len": 16, "initializer_range": 0.4}});
+    network(keys, vocab_size, Head::Tags { names: names.iter().map(|name| (*name).to_owned()).collect(), crf })
+}
+
 pub(crate) fn bytes() -> Tokenizer {
     let config = TokenizerConfig::ByteBpe(byte_bpe::Config::new(300));
     Tokenizer::train(&config, std::iter::repeat_n(TEXT.to_owned(), 5)).expect("trains")

@@ -31,8 +31,14 @@ fn bench() -> Bench {
     data.source.insert("books".to_owned(), SourceConfig::new(write("books.jsonl", 12)));
     data.held_out_fraction = 0.5;
     data.cache_dir = dir.path().join("cache");
-    let options =
-        CorpusOptions { max_seq_len: 24, framing: Framing::CausalLm, labels: false, logits: false, prompt: None };
+    let options = CorpusOptions {
+        max_seq_len: 24,
+        framing: Framing::CausalLm,
+        labels: false,
+        logits: false,
+        tags: false,
+        prompt: None,
+    };
     let corpus = Corpus::open(&data, &tokenizer, &options, &Progress::none()).expect("opens");
     let model: ModelConfig =
         serde_json::from_value(json!({"llama": {"hidden_size": 16, "num_layers": 1, "num_heads": 2,

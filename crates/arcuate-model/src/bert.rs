@@ -1,4 +1,5 @@
-//! BERT: a bidirectional encoder with a masked-LM head or a classifier on the first token; convolutions before it if wanted.
+//! BERT: a bidirectional encoder with a masked-LM head, a classifier on the first token or a tagger on every one; convolutions
+//! before it if wanted.
 //!
 //! # Recipe
 //! `[model.bert]`; the objective decides which head it gets; optional `[model.bert.conv_front]`
@@ -20,6 +21,7 @@ use crate::input::Input;
 use crate::layer::{
     ConvFront, ConvFrontConfig, Dropout, Embedding, LayerNorm, Linear, Seen, attention_dropout, dropout,
 };
+use crate::network::Head;
 
 /// `[model.bert]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -79,10 +81,8 @@ pub struct Architecture {
     pub vocab_size: usize,
     /// Which GELU.
     pub gelu: GeluForm,
-    /// Class names of the classifier; none: it has none.
-    pub labels: Option<Vec<String>>,
-    /// Whether it has a masked-LM head.
-    pub masked_lm: bool,
+    /// What stands on the encoder.
+    pub head: Head,
     /// The token that fills padded batches; its embedding gets no gradient.
     pub filler: Option<u32>,
 }
@@ -172,12 +172,19 @@ struct Heads {
     predictions: Predictions,
 }
 
+/// Scores of one tag after another.
+#[derive(Module, Debug)]
+struct Crf {
+    transitions: Param<Tensor<2>>,
+}
+
 /// The network; its fields spell the public tensor names (`self_` stands for `self`, `layer_norm` for `LayerNorm`).
 #[derive(Module, Debug)]
 pub struct Bert {
     bert: Body,
     cls: Option<Heads>,
     classifier: Option<Linear>,
+    crf: Option<Crf>,
     #[module(skip)]
     architecture: Architecture,
 }
@@ -212,7 +219,12 @@ impl Bert {
             intermediate: Dense { dense: linear(width, c.intermediate_size) },
             output: Output { dense: linear(c.intermediate_size, width), layer_norm: norm() },
         };
-        let labels = architecture.labels.as_ref().map(Vec::len);
+        let num_labels = architecture.head.labels().map(<[String]>::len);
+        let (has_pooler, has_crf) = match architecture.head {
+            Head::Tokens => (false, false),
+            Head::Classes(_) | Head::ClassesAndTokens(_) => (true, false),
+            Head::Tags { crf, .. } => (false, crf),
+        };
         Self {
             bert: Body {
                 embeddings: Embeddings {
@@ -223,15 +235,18 @@ impl Bert {
                 },
                 conv_front: c.conv_front.as_ref().map(|front| ConvFront::new(front, device)),
                 encoder: Encoder { layer: (0..c.num_layers).map(layer).collect() },
-                pooler: labels.map(|_| Dense { dense: linear(width, width) }),
+                pooler: has_pooler.then(|| Dense { dense: linear(width, width) }),
             },
-            cls: architecture.masked_lm.then(|| Heads {
+            cls: architecture.head.has_tokens().then(|| Heads {
                 predictions: Predictions {
                     transform: Output { dense: linear(width, width), layer_norm: norm() },
                     bias: Param::from_tensor(Tensor::zeros([architecture.vocab_size], device)),
                 },
             }),
-            classifier: labels.map(|n| linear(width, n)),
+            classifier: num_labels.map(|n| linear(width, n)),
+            crf: num_labels
+                .filter(|_| has_crf)
+                .map(|n| Crf { transitions: Param::from_tensor(Tensor::zeros([n, n], device)) }),
             architecture,
         }
     }
@@ -301,20 +316,29 @@ impl Bert {
         self
     }
 
-    /// The output over the vocabulary for hidden states `[N, C]`; none for a classifier.
-    pub(crate) fn head(&self, hidden: Tensor<2>) -> Option<crate::Output> {
+    /// The output over the vocabulary or the tags for hidden states `[N, C]`; none for a classifier.
+    pub(crate) fn head(&self, hidden: Tensor<2>, input: &Input) -> Option<crate::Output> {
+        if let Head::Tags { .. } = self.architecture.head {
+            let transitions = self.crf.as_ref().map(|crf| crf.transitions.val());
+            let hidden = self.dropped(hidden, input);
+            return Some(self.classifier.as_ref()?.output(hidden).with_transitions(transitions));
+        }
         let p = &self.cls.as_ref()?.predictions;
         let h = gelu(p.transform.dense.forward(hidden), self.architecture.gelu.op());
         let h = p.transform.layer_norm.forward(h);
         Some(self.bert.embeddings.word_embeddings.output(h, Some(p.bias.val())))
     }
 
-    /// The output over the classes for the hidden states `[B, C]` of the rows' first tokens; none for a masked LM.
+    /// The output over the classes for the hidden states `[B, C]` of the rows' first tokens; only for a classifier.
     pub(crate) fn classify(&self, first: Tensor<2>, input: &Input) -> Option<crate::Output> {
         let pooled = self.bert.pooler.as_ref()?.dense.forward(first).tanh();
+        Some(self.classifier.as_ref()?.output(self.dropped(pooled, input)))
+    }
+
+    /// Dropout before a classifier.
+    fn dropped(&self, x: Tensor<2>, input: &Input) -> Tensor<2> {
         let site = 2 * self.architecture.config.num_layers as u64 + 1;
-        let pooled = dropout(pooled, self.architecture.config.dropout, site, input.dropout.as_ref());
-        Some(self.classifier.as_ref()?.output(pooled))
+        dropout(x, self.architecture.config.dropout, site, input.dropout.as_ref())
     }
 }
 
@@ -322,6 +346,7 @@ impl Bert {
 mod tests {
     use std::sync::Arc;
 
+    use arcuate_ops::crf::Crf;
     use arcuate_ops::gradcheck::values;
     use arcuate_ops::linear_cross_entropy::CrossEntropy;
     use burn::tensor::Device;
@@ -442,6 +467,68 @@ mod tests {
         network.forward(&input, &Wanted::Tokens([0].into())).expect("fits");
         let rows: Vec<usize> = seen.take().iter().map(|(_, statistics)| statistics.rows).collect();
         assert_eq!(rows, [2 * 12 * 16; 3]);
+    }
+
+    fn tagger(crf: bool, device: &Device) -> Network {
+        let text = r#"{"bert": {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "intermediate_size": 24,
+            "max_seq_len": 12, "initializer_range": 0.3}}"#;
+        let config: ModelConfig = serde_json::from_str(text).expect("a model");
+        let head = Head::Tags { names: ["A", "B", "C"].map(str::to_owned).into(), crf };
+        Network::init(Architecture::new(&config, 20, head).expect("possible"), 7, device)
+    }
+
+    #[test]
+    fn a_tagger_projects_the_last_hidden_states_of_single_tokens() {
+        let network = tagger(false, &Device::flex());
+        let Network::Bert(bert) = &network else { panic!("{network:?}") };
+        let input = input(&[4, 2]);
+        let (weights, hidden) = (network.values(), values(bert.hidden(&input)));
+        let logits = network.forward(&input, &Wanted::Tokens([2, 5].into())).expect("fits").logits();
+        assert_eq!(logits.dims(), [2, 3]);
+        let logits = values(logits);
+        for (row, place) in [2, 5].into_iter().enumerate() {
+            for tag in 0..3 {
+                let weight = &weights["classifier.weight"].1[tag * 16..(tag + 1) * 16];
+                let sum: f32 = weight.iter().zip(&hidden[place * 16..]).map(|(w, h)| w * h).sum();
+                assert!((logits[row * 3 + tag] - sum - weights["classifier.bias"].1[tag]).abs() < 1e-5);
+            }
+        }
+        let error = network.forward(&input, &Wanted::Rows).expect_err("rows have no output").to_string();
+        assert!(error.contains("no class head"), "{error}");
+    }
+
+    #[test]
+    fn transitions_are_learned_and_decide_with_the_logits() {
+        let network = tagger(true, &Device::flex().autodiff());
+        let places = || Wanted::Tokens([1, 2, 3, 13].into());
+        let how = Crf { tags: [0, 2, 1, 1].into(), lengths: [3, 1].into() };
+        let input = Input { dropout: Some(Dropout { seed: 1, step: 2 }), ..input(&[12, 3]) };
+        let loss = network.forward(&input, &places()).expect("fits").crf(&how);
+        let rows = network.forward(&input, &places()).expect("fits").crf_rows(&how);
+        assert!((values(loss.clone())[0] - rows.0.iter().sum::<f32>()).abs() < 1e-5);
+        let grads = loss.backward();
+        let Network::Bert(bert) = &network else { panic!("{network:?}") };
+        let crf = bert.crf.as_ref().expect("transitions");
+        let grad = values(crf.transitions.val().grad(&grads).expect("trained"));
+        assert!(grad.iter().sum::<f32>().abs() < 1e-5 && grad.iter().any(|g| g.abs() > 1e-3), "{grad:?}");
+        // With a wall between all tags but one and itself the whole row is that one.
+        let walls = network.valid().fill(|name, _| {
+            let wall = |i: usize| if i == 4 { 0.0 } else { -1e4 };
+            (name == "crf.transitions").then(|| (0..9).map(wall).collect())
+        });
+        let best = |lengths: &[usize]| walls.forward(&input, &places()).expect("fits").best(lengths);
+        assert_eq!(best(&[4]), [1; 4]);
+        let none = network.valid().forward(&input, &Wanted::Tokens([].into())).expect("fits");
+        assert_eq!(none.best(&[0, 0]), [0; 0]);
+    }
+
+    #[test]
+    fn nothing_tagged_is_a_loss_of_nothing() {
+        let how = Crf { tags: [].into(), lengths: [0, 0].into() };
+        for network in [tagger(true, &Device::flex().autodiff()), tagger(true, &Device::flex())] {
+            let output = network.forward(&input(&[4, 2]), &Wanted::Tokens([].into())).expect("fits");
+            assert_eq!(output.crf(&how).into_scalar::<f32>(), 0.0);
+        }
     }
 
     #[test]

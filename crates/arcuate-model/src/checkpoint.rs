@@ -166,7 +166,7 @@ pub fn start_from(network: Network, dir: &Path, copies: &[(u32, u32)]) -> Result
         }
         let others = ["position_embeddings", "token_type_embeddings", "wpe"];
         let is_table = TOKEN_TABLES.iter().chain(&others).any(|part| name.contains(part));
-        let is_label = name.contains("classifier");
+        let is_label = name.contains("classifier") || name.starts_with("crf.");
         if is_label {
             adoption.new.push(name.to_string());
             return None;
@@ -233,7 +233,13 @@ mod tests {
             network(&untied, 11, Head::Tokens),
             network(&conv, 11, Head::Tokens),
             network(&bert, 11, Head::ClassesAndTokens(vec!["yes".to_string(), "no".to_string()])),
+            network(&bert, 11, Head::Tags { names: tags(), crf: false }),
+            network(&bert, 11, Head::Tags { names: tags(), crf: true }),
         ]
+    }
+
+    fn tags() -> Vec<String> {
+        ["B-PER", "I-PER", "O"].map(str::to_owned).into()
     }
 
     fn saved(network: &Network) -> tempfile::TempDir {
@@ -377,6 +383,34 @@ mod tests {
         assert!(adoption.new.iter().all(|n| n.contains("pooler") || n.contains("classifier")), "{adoption:?}");
         assert_eq!(adoption.new.len(), 4);
         assert!(adoption.unused.iter().all(|n| n.starts_with("cls.")));
+    }
+
+    #[test]
+    fn a_tagger_has_the_public_layout_but_for_its_transitions() {
+        let networks = all();
+        let json = |network: &Network| -> serde_json::Value {
+            let text = std::fs::read_to_string(saved(network).path().join("config.json")).expect("there");
+            serde_json::from_str(&text).expect("JSON")
+        };
+        let (plain, crf) = (json(&networks[9]), json(&networks[10]));
+        assert_eq!(plain["architectures"], json!(["BertForTokenClassification"]));
+        assert_eq!(plain["id2label"], json!({"0": "B-PER", "1": "I-PER", "2": "O"}));
+        assert!(plain.get("crf").is_none() && networks[9].architecture().extension().is_none());
+        assert_eq!((&crf["crf"], networks[10].architecture().extension()), (&json!(true), Some("crf")));
+        let names = |network: &Network| network.values().into_keys().collect::<std::collections::BTreeSet<_>>();
+        let (plain, crf) = (names(&networks[9]), names(&networks[10]));
+        assert_eq!(crf.difference(&plain).collect::<Vec<_>>(), ["crf.transitions"]);
+        assert!(plain.contains("classifier.weight") && !plain.iter().any(|name| name.contains("pooler")));
+        let values = networks[10].values();
+        assert_eq!(values["crf.transitions"].0, [3, 3]);
+        // Other tags than before begin anew.
+        let more = Head::Tags { names: (0..4).map(|i| i.to_string()).collect(), crf: true };
+        let config = ModelConfig::Bert(match networks[10].architecture() {
+            Architecture::Bert(a) => a.config,
+            other => panic!("{other:?}"),
+        });
+        let (_, adoption) = start_from(network(&config, 11, more), saved(&networks[10]).path(), &[]).expect("sound");
+        assert_eq!(adoption.new, ["classifier.weight", "classifier.bias", "crf.transitions"]);
     }
 
     #[test]

@@ -207,9 +207,9 @@ impl Input {
 /// For which places there is an output.
 #[derive(Debug, Clone)]
 pub enum Wanted {
-    /// Every token, over the vocabulary: `[B*T, V]`.
+    /// Every token, over the vocabulary or the tags: `[B*T, V]`.
     All,
-    /// These tokens of the flattened batch, over the vocabulary: `[N, V]`.
+    /// These tokens of the flattened batch, over the vocabulary or the tags: `[N, V]`.
     Tokens(Arc<[i32]>),
     /// Every row, over the classes: `[B, classes]`.
     Rows,

@@ -25,10 +25,32 @@ use crate::{Error, ModelConfig, Result, TokenIds};
 pub enum Head {
     /// Logits over the vocabulary.
     Tokens,
-    /// Logits over these classes (BERT only).
+    /// Logits over these classes, one row of them for a whole text (BERT only).
     Classes(Vec<String>),
     /// Both (BERT only).
     ClassesAndTokens(Vec<String>),
+    /// Logits over these tags for every token, with or without transitions between them (BERT only).
+    Tags {
+        /// The names.
+        names: Vec<String>,
+        /// Whether there are transitions.
+        crf: bool,
+    },
+}
+
+impl Head {
+    /// Names of classes or tags.
+    pub fn labels(&self) -> Option<&[String]> {
+        match self {
+            Self::Tokens => None,
+            Self::Classes(names) | Self::ClassesAndTokens(names) | Self::Tags { names, .. } => Some(names),
+        }
+    }
+
+    /// Whether there are logits over the vocabulary.
+    pub fn has_tokens(&self) -> bool {
+        matches!(self, Self::Tokens | Self::ClassesAndTokens(_))
+    }
 }
 
 /// Everything that fixes a network and its `config.json`.
@@ -47,24 +69,14 @@ pub enum Architecture {
 impl Architecture {
     /// From the keys of a recipe and what follows from tokenizer and data.
     pub fn new(config: &ModelConfig, vocab_size: usize, head: Head) -> Result<Self> {
-        let masked_lm = !matches!(head, Head::Classes(_));
-        let labels = match (head, config) {
-            (Head::Tokens, _) => None,
-            (Head::Classes(labels) | Head::ClassesAndTokens(labels), ModelConfig::Bert(_)) => Some(labels),
-            (Head::Classes(_) | Head::ClassesAndTokens(_), other) => {
-                let name = other.name();
-                return Err(Error::Unsupported(format!("`{name}` has no classifier; use `[model.bert]`")));
-            }
-        };
+        if head != Head::Tokens && !matches!(config, ModelConfig::Bert(_)) {
+            let name = config.name();
+            return Err(Error::Unsupported(format!("`{name}` has no classifier; use `[model.bert]`")));
+        }
         let architecture = match config.clone() {
-            ModelConfig::Bert(config) => Self::Bert(bert::Architecture {
-                config,
-                vocab_size,
-                gelu: GeluForm::Erf,
-                labels,
-                masked_lm,
-                filler: None,
-            }),
+            ModelConfig::Bert(config) => {
+                Self::Bert(bert::Architecture { config, vocab_size, gelu: GeluForm::Erf, head, filler: None })
+            }
             ModelConfig::Gpt2(config) => Self::Gpt2(gpt2::Architecture { config, vocab_size, gelu: GeluForm::Tanh }),
             ModelConfig::Llama(config) => {
                 let bias = config.attention_bias;
@@ -103,7 +115,8 @@ impl Architecture {
     /// else from the same files.
     pub fn extension(&self) -> Option<&'static str> {
         match self {
-            Self::Bert(a) => a.config.conv_front.as_ref().map(|_| "conv_front"),
+            Self::Bert(a) if a.config.conv_front.is_some() => Some("conv_front"),
+            Self::Bert(bert::Architecture { head: Head::Tags { crf: true, .. }, .. }) => Some("crf"),
             _ => None,
         }
     }
@@ -141,12 +154,17 @@ impl Architecture {
         !matches!(self, Self::Bert(_))
     }
 
-    /// Class names of a classifier.
-    pub fn labels(&self) -> Option<&[String]> {
+    /// What stands on the network.
+    pub fn head(&self) -> &Head {
         match self {
-            Self::Bert(a) => a.labels.as_deref(),
-            _ => None,
+            Self::Bert(a) => &a.head,
+            _ => &Head::Tokens,
         }
+    }
+
+    /// Names of the classes of a classifier or of the tags of a tagger.
+    pub fn labels(&self) -> Option<&[String]> {
+        self.head().labels()
     }
 
     fn initializer_range(&self) -> f64 {
@@ -189,7 +207,13 @@ impl Architecture {
                 let layer = 4.0 * f(c.hidden_size) * f(c.hidden_size) + 2.0 * f(c.hidden_size) * f(c.intermediate_size);
                 let positions = (f(c.max_seq_len) + f(c.type_vocab_size)) * f(c.hidden_size);
                 let front = c.conv_front.as_ref().map_or(0.0, ConvFrontConfig::estimate);
-                tables(c.hidden_size, 1.0) + positions + f(c.num_layers) * layer + front
+                let head = match &a.head {
+                    Head::Tags { names, crf } => {
+                        f(names.len()) * (f(c.hidden_size) + if *crf { f(names.len()) } else { 0.0 })
+                    }
+                    _ => 0.0,
+                };
+                tables(c.hidden_size, 1.0) + positions + f(c.num_layers) * layer + front + head
             }
         }
     }
@@ -281,11 +305,11 @@ impl Network {
         }
     }
 
-    /// The output for the wanted places: over the vocabulary, or over the classes.
+    /// The output for the wanted places: over the vocabulary, the classes or the tags.
     pub fn forward(&self, input: &Input, wanted: &Wanted) -> Result<Output> {
         self.fits(input)?;
         let places: Arc<[i32]> = match wanted {
-            Wanted::All => return self.head(self.hidden(input)),
+            Wanted::All => return self.head(self.hidden(input), input),
             Wanted::Tokens(places) => places.clone(),
             Wanted::Rows => first_tokens(input).collect(),
             Wanted::RowsAndTokens(places) => first_tokens(input).chain(places.iter().copied()).collect(),
@@ -305,11 +329,11 @@ impl Network {
                 if places.is_empty() {
                     return Ok(classes);
                 }
-                let tokens = self.head(hidden.narrow(0, input.num_rows, places.len()))?;
+                let tokens = self.head(hidden.narrow(0, input.num_rows, places.len()), input)?;
                 Ok(classes.with_tokens(tokens))
             }
             (Wanted::Rows | Wanted::RowsAndTokens(_), _) => Err(no_head("class")),
-            _ => self.head(hidden),
+            _ => self.head(hidden, input),
         }
     }
 
@@ -372,9 +396,9 @@ impl Network {
         }
     }
 
-    fn head(&self, hidden: Tensor<2>) -> Result<Output> {
+    fn head(&self, hidden: Tensor<2>, input: &Input) -> Result<Output> {
         match self {
-            Self::Bert(n) => n.head(hidden).ok_or_else(|| no_head("token")),
+            Self::Bert(n) => n.head(hidden, input).ok_or_else(|| no_head("token")),
             Self::Gpt2(n) => Ok(n.head(hidden)),
             Self::Llama(n) | Self::Qwen2(n) => Ok(n.head(hidden)),
         }
@@ -402,10 +426,10 @@ impl Network {
             };
             cache.advance(&counts);
             if input.seq_len == 1 {
-                return Ok(self.head(hidden)?.logits());
+                return Ok(self.head(hidden, &input)?.logits());
             }
             let last = counts.iter().enumerate().map(|(row, count)| (row * input.seq_len + count - 1) as i32).collect();
-            Ok(self.head(embedding(hidden, &last, None))?.logits())
+            Ok(self.head(embedding(hidden, &last, None), &input)?.logits())
         })
     }
 

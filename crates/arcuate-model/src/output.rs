@@ -1,8 +1,9 @@
 //! What a network gives.
-// N wanted places, C channels, V outputs: vocabulary or classes
+// N wanted places, C channels, V outputs: vocabulary, classes or tags
 
 use std::sync::Arc;
 
+use arcuate_ops::crf::{Crf, crf, crf_rows, viterbi};
 use arcuate_ops::embedding::embedding;
 use arcuate_ops::linear::{Layout, linear};
 use arcuate_ops::linear_cross_entropy::{CrossEntropy, Score, linear_cross_entropy, linear_cross_entropy_rows};
@@ -15,12 +16,13 @@ pub struct Output {
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
     tokens: Option<Box<Output>>,
+    transitions: Option<Tensor<2>>,
 }
 
 impl Output {
     /// Hidden states `[N, C]` before a projection with the weight `[V, C]` and an optional bias `[V]`.
     pub fn new(hidden: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
-        Self { hidden, weight, bias, tokens: None }
+        Self { hidden, weight, bias, tokens: None, transitions: None }
     }
 
     /// The same with an output over the vocabulary beside it.
@@ -33,6 +35,38 @@ impl Output {
     /// What stands beside it for tokens, taken out.
     pub fn take_tokens(&mut self) -> Option<Self> {
         self.tokens.take().map(|tokens| *tokens)
+    }
+
+    /// The same with a score for each output after each other one `[V, V]`.
+    pub(crate) fn with_transitions(self, transitions: Option<Tensor<2>>) -> Self {
+        Self { transitions, ..self }
+    }
+
+    /// Logits of all places and transitions; those of a network without are 0.
+    fn chain(self) -> (Tensor<2>, Tensor<2>) {
+        let num = self.weight.dims()[0];
+        let free = || Tensor::zeros([num, num], &self.weight.device());
+        let transitions = self.transitions.clone().unwrap_or_else(free);
+        (self.logits(), transitions)
+    }
+
+    /// Sum of the losses of sequences of outputs as a linear-chain CRF: `[1]`.
+    pub fn crf(self, how: &Crf) -> Tensor<1> {
+        let (logits, transitions) = self.chain();
+        crf(logits, transitions, how)
+    }
+
+    /// The loss of each row as [`Self::crf`] has it `[B]`, and the best output at every place `[N]`; no gradient.
+    pub fn crf_rows(self, how: &Crf) -> (Vec<f32>, Vec<u32>) {
+        let (logits, transitions) = self.chain();
+        let best = viterbi(logits.clone(), transitions.clone(), &how.lengths);
+        (crf_rows(logits, transitions, how), best)
+    }
+
+    /// The best output at every place: jointly along rows of these lengths if there are transitions. `[N]`
+    pub fn best(self, lengths: &[usize]) -> Vec<u32> {
+        let (logits, transitions) = self.chain();
+        viterbi(logits, transitions, lengths)
     }
 
     /// Sum of the losses of all places: `[1]`.
@@ -52,7 +86,7 @@ impl Output {
             let num = bias.dims()[0];
             embedding(bias.reshape([num, 1]), &places, None).reshape([outputs.len()])
         });
-        Self { hidden: self.hidden, weight: embedding(self.weight, &places, None), bias, tokens: self.tokens }
+        Self { weight: embedding(self.weight, &places, None), bias, transitions: None, ..self }
     }
 
     /// All logits: `[N, V]`.

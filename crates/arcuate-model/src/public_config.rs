@@ -6,12 +6,16 @@ use serde_json::{Map, Value, json};
 
 use crate::gpt2::GeluForm;
 use crate::llama::RopeScaling;
-use crate::network::Architecture;
+use crate::network::{Architecture, Head};
 use crate::{ConvFrontConfig, Error, Result, bert, gpt2, llama};
 
 /// The key of `[model.bert.conv_front]`, which the public layout does not know.
 const CONV_FRONT: &str = "conv_front";
 const MASKED_LM_HEAD: &str = "masked_lm_head";
+/// Whether a tagger has transitions, which the public layout does not know either.
+const CRF: &str = "crf";
+const CLASSIFIER: &str = "BertForSequenceClassification";
+const TAGGER: &str = "BertForTokenClassification";
 
 /// Reads typed keys of one file; errors name it.
 struct Reader<'a> {
@@ -235,15 +239,20 @@ fn read_bert(r: &Reader) -> Result<bert::Architecture> {
     r.must_be("tie_word_embeddings", &json!(true))?;
     r.must_be("is_decoder", &json!(false))?;
     r.must_be("position_embedding_type", &json!("absolute"))?;
-    let classifier = r.keys.get("architectures").and_then(|a| a[0].as_str()) == Some("BertForSequenceClassification");
-    let labels = classifier.then(|| match r.keys.get("id2label").and_then(Value::as_object) {
+    let labels = || match r.keys.get("id2label").and_then(Value::as_object) {
         Some(map) => (0..map.len())
             .map(|i| map.get(&i.to_string()).and_then(Value::as_str).map_or_else(|| format!("LABEL_{i}"), String::from))
             .collect(),
         None => (0..r.keys.get("num_labels").and_then(Value::as_u64).unwrap_or(2).min(1 << 20))
             .map(|i| format!("LABEL_{i}"))
             .collect::<Vec<_>>(),
-    });
+    };
+    let head = match r.keys.get("architectures").and_then(|a| a[0].as_str()) {
+        Some(CLASSIFIER) if r.flag_or(MASKED_LM_HEAD, false)? => Head::ClassesAndTokens(labels()),
+        Some(CLASSIFIER) => Head::Classes(labels()),
+        Some(TAGGER) => Head::Tags { names: labels(), crf: r.flag_or(CRF, false)? },
+        _ => Head::Tokens,
+    };
     Ok(bert::Architecture {
         config: bert::Config {
             hidden_size: r.size("hidden_size")?,
@@ -260,8 +269,7 @@ fn read_bert(r: &Reader) -> Result<bert::Architecture> {
         },
         vocab_size: r.size("vocab_size")?,
         gelu: r.gelu("hidden_act", "gelu")?,
-        masked_lm: labels.is_none() || r.flag_or(MASKED_LM_HEAD, false)?,
-        labels,
+        head,
         filler: r.filler(),
     })
 }
@@ -343,7 +351,11 @@ fn write_gpt2(a: &gpt2::Architecture) -> Value {
 
 fn write_bert(a: &bert::Architecture) -> Value {
     let c = &a.config;
-    let class = if a.labels.is_some() { "BertForSequenceClassification" } else { "BertForMaskedLM" };
+    let class = match a.head {
+        Head::Tokens => "BertForMaskedLM",
+        Head::Classes(_) | Head::ClassesAndTokens(_) => CLASSIFIER,
+        Head::Tags { .. } => TAGGER,
+    };
     let mut json = json!({
         "architectures": [class], "model_type": "bert", "hidden_act": activation(a.gelu),
         "hidden_size": c.hidden_size, "num_hidden_layers": c.num_layers, "num_attention_heads": c.num_heads,
@@ -355,10 +367,12 @@ fn write_bert(a: &bert::Architecture) -> Value {
     if let Some(front) = &c.conv_front {
         json[CONV_FRONT] = json!(front);
     }
-    if let Some(labels) = &a.labels {
-        if a.masked_lm {
-            json[MASKED_LM_HEAD] = json!(true);
-        }
+    match a.head {
+        Head::Tags { crf: true, .. } => json[CRF] = json!(true),
+        Head::ClassesAndTokens(_) => json[MASKED_LM_HEAD] = json!(true),
+        _ => {}
+    }
+    if let Some(labels) = a.head.labels() {
         let by_id: Map<String, Value> = labels.iter().enumerate().map(|(i, l)| (i.to_string(), json!(l))).collect();
         let by_name: Map<String, Value> = labels.iter().enumerate().map(|(i, l)| (l.clone(), json!(i))).collect();
         json["id2label"] = by_id.into();

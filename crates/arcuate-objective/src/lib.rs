@@ -14,6 +14,7 @@ pub mod distillation;
 pub mod masked_lm;
 pub mod next_token;
 pub mod prompt;
+pub mod tagging;
 
 /// What an objective may know of the tokenizer.
 #[derive(Debug, Clone, Default)]
@@ -97,12 +98,12 @@ macro_rules! objectives {
     };
 }
 
-objectives! { Classification => classification, Distillation => distillation, MaskedLm => masked_lm, NextToken => next_token, Prompt => prompt }
+objectives! { Classification => classification, Distillation => distillation, MaskedLm => masked_lm, NextToken => next_token, Prompt => prompt, Tagging => tagging }
 
 impl ObjectiveConfig {
-    /// Whether a whole row gets one answer, a class.
+    /// Whether whole rows or words are told apart by class, so that accuracy is what counts.
     pub fn is_classification(&self) -> bool {
-        matches!(self, Self::Classification(_) | Self::Distillation(_) | Self::Prompt(_))
+        matches!(self, Self::Classification(_) | Self::Distillation(_) | Self::Prompt(_) | Self::Tagging(_))
     }
 }
 

@@ -11,6 +11,7 @@ pub mod batch_norm;
 pub mod conv1d;
 pub mod conv2d;
 mod cpu;
+pub mod crf;
 pub mod ctc;
 pub mod cuda;
 pub mod device;

@@ -9,6 +9,7 @@ use crate::adamw::{AdamwStep, adamw};
 use crate::attention::{Attention, Dropout as AttentionDropout, attention, attention_packed, attention_relative};
 use crate::batch_norm::batch_norm;
 use crate::conv1d::{Conv1d, conv1d};
+use crate::crf::{Crf, crf};
 use crate::ctc::{Ctc, ctc, ctc_rows};
 use crate::device::{caught, cpu};
 use crate::dropout::{Dropout, dropout};
@@ -238,6 +239,9 @@ fn losses(checks: &mut Checks) {
     let inputs = (logits(), random([1], 2), random([1], 3));
     checks.gradients("ctc", EXACT, inputs, |(x, _, _)| ctc(x, &how));
     checks.compare("ctc_rows", EXACT, |device| vec![ctc_rows(Tensor::from_data(logits().into_data(), device), &how)]);
+    let how = Crf { tags: [0, 3, 1, 1, 2].into(), lengths: [3, 0, 1, 1].into() };
+    let inputs = (random([5, 4], 1), random([4, 4], 2), random([1], 3));
+    checks.gradients("crf", EXACT, inputs, |(e, a, _)| crf(e, a, &how));
 }
 
 fn updates(checks: &mut Checks) {

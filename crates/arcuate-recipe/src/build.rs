@@ -75,10 +75,12 @@ pub fn corpus(recipe: &Recipe, tokenizer: &Tokenizer, progress: &Progress<'_>) -
             ObjectiveConfig::MaskedLm(_)
             | ObjectiveConfig::Classification(_)
             | ObjectiveConfig::Distillation(_)
-            | ObjectiveConfig::Prompt(_) => Framing::Bert,
+            | ObjectiveConfig::Prompt(_)
+            | ObjectiveConfig::Tagging(_) => Framing::Bert,
         },
         labels: matches!(recipe.objective, ObjectiveConfig::Classification(_) | ObjectiveConfig::Prompt(_)),
         logits: matches!(recipe.objective, ObjectiveConfig::Distillation(_)),
+        tags: matches!(recipe.objective, ObjectiveConfig::Tagging(_)),
         prompt: match &recipe.objective {
             ObjectiveConfig::Prompt(prompt) => Some(prompt.clone()),
             _ => None,
@@ -121,11 +123,12 @@ pub fn objective(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Box<dyn Objec
 
 /// The architecture of a recipe: what its keys, the tokenizer and the labels fix together.
 pub fn architecture(recipe: &Recipe, vocab_size: usize, labels: &[String]) -> Result<Architecture> {
-    let head = match recipe.objective {
+    let head = match &recipe.objective {
         ObjectiveConfig::Distillation(distillation::Config { masked_lm: Some(_), .. }) => {
             Head::ClassesAndTokens(labels.to_vec())
         }
         ObjectiveConfig::Classification(_) | ObjectiveConfig::Distillation(_) => Head::Classes(labels.to_vec()),
+        ObjectiveConfig::Tagging(tagging) => Head::Tags { names: labels.to_vec(), crf: tagging.crf },
         ObjectiveConfig::MaskedLm(_) | ObjectiveConfig::NextToken(_) | ObjectiveConfig::Prompt(_) => Head::Tokens,
     };
     Ok(Architecture::new(&recipe.model, vocab_size, head)?)

@@ -175,6 +175,8 @@ fn predicted_share(objective: &ObjectiveConfig) -> f64 {
         ObjectiveConfig::NextToken(_) => 1.0,
         ObjectiveConfig::MaskedLm(m) => m.mask_fraction,
         ObjectiveConfig::Distillation(d) => d.masked_lm.as_ref().map_or(0.0, |m| m.mask_fraction),
+        // Of each word its first token.
+        ObjectiveConfig::Tagging(_) => 1.0,
         ObjectiveConfig::Classification(_) | ObjectiveConfig::Prompt(_) => 0.0,
     }
 }

@@ -311,7 +311,7 @@ pub struct ArmConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EvalStepConfig {
-    /// The task as in `arcuate eval`: `held-out`, `classify:FILE.jsonl`, `choice:FILE.jsonl`, `text:FILE`, `recipe:FILE.toml`.
+    /// The task as in `arcuate eval`: `held-out`, `classify:FILE.jsonl`, `tag:FILE.jsonl`, `choice:FILE.jsonl`, `text:FILE`, `recipe:FILE.toml`.
     /// A file that is a key of `from` is replaced by the path: `task = "classify:TEST"` with `from = { TEST = "draw/test.jsonl" }`.
     pub task: String,
     /// Steps whose best checkpoints are evaluated; all members of a step that has several.

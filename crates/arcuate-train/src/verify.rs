@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arcuate_model::tensors::TensorFile;
-use arcuate_model::{Input, Network, Wanted};
+use arcuate_model::{Head, Input, Network, Wanted};
 use arcuate_ops::gradcheck::{distance, values};
 use arcuate_ops::linear_cross_entropy::CrossEntropy;
 use burn::tensor::Device;
@@ -115,13 +115,17 @@ impl Case<'_> {
     }
 }
 
+/// Whether a model has one output for a whole row.
+fn classifies(network: &Network) -> bool {
+    matches!(network.architecture().head(), Head::Classes(_))
+}
+
 /// Places and targets of a training batch: class labels, or token labels that a causal model shifts by one.
 fn targets(network: &Network, labels: &[i64], input: &Input) -> (Wanted, Arc<[i32]>) {
-    let architecture = network.architecture();
-    if architecture.labels().is_some() {
+    if classifies(network) {
         return (Wanted::Rows, labels.iter().map(|x| *x as i32).collect());
     }
-    let shift = usize::from(architecture.is_causal());
+    let shift = usize::from(network.architecture().is_causal());
     let pairs: Vec<(i32, i32)> = (0..input.ids.len())
         .filter(|i| i % input.seq_len + shift < input.seq_len)
         .map(|i| (i as i32, labels[i + shift] as i32))
@@ -146,7 +150,7 @@ pub fn verify(dir: &Path, reference: &Path, device: &Device) -> Result<Vec<Line>
 
     if let Some(expected) = case.floats("output.logits")? {
         let (input, mask) = case.input("input.")?;
-        let classes = network.architecture().labels().is_some();
+        let classes = classifies(&network);
         let wanted = if classes { Wanted::Rows } else { Wanted::All };
         let logits = network.valid().forward(&input, &wanted).map_err(other)?.logits();
         let width = logits.dims()[1];
@@ -173,7 +177,7 @@ pub fn verify(dir: &Path, reference: &Path, device: &Device) -> Result<Vec<Line>
         let (input, _) = case.input(&format!("train.{i}."))?;
         let labels = case.file.i64(&format!("train.{i}.labels")).map_err(other)?;
         let labels = labels.ok_or_else(|| broken(reference, format!("has no `train.{i}.labels`")))?;
-        let wanted_len = if network.architecture().labels().is_some() { input.num_rows } else { input.ids.len() };
+        let wanted_len = if classifies(network) { input.num_rows } else { input.ids.len() };
         if labels.data.len() != wanted_len {
             return Err(broken(reference, format!("has `train.{i}.labels` of another shape than the tokens")));
         }

@@ -153,6 +153,40 @@ fn a_prompt_is_trained_evaluated_and_filled() {
 }
 
 #[test]
+fn words_are_tagged_together() {
+    let folder = Folder::new();
+    let tagged = |lines: Vec<Value>| {
+        let line = |line: Value| {
+            let text = line["text"].as_str().expect("a text");
+            let tag = |word| match word {
+                "furry" | "green" => "B-KIND",
+                "animal" | "plant" => "I-KIND",
+                _ => "O",
+            };
+            let tags: Vec<&str> = text.split(' ').map(tag).collect();
+            format!("{}\n", serde_json::json!({"id": line["id"], "text": text, "tags": tags}))
+        };
+        lines.into_iter().map(line).collect::<String>()
+    };
+    std::fs::write(folder.path("tagged.jsonl"), tagged(folder.lines("all.jsonl"))).expect("writable");
+    let source = "path = \"tagged.jsonl\"\ntags_column = \"tags\"\n";
+    let recipe = folder.recipe("tagger", source, "[objective.tagging]\ncrf = true\n", "");
+    folder.done(&["run", &recipe, "--set", "horizon.steps=60", "--set", "data.held_out_fraction=0.1"]);
+    let best = "runs/tagger/checkpoints/best";
+    folder.done(&["eval", best, "tag:tagged.jsonl", "--output", "result.json"]);
+    let result = folder.lines_of("result.json");
+    let metrics = result["results"].as_object().expect("by task").values().next().expect("one task");
+    assert!(metrics["f1,none"].as_f64().expect("a number") > 0.9, "{result:#}");
+    // In a run of its own the same file has the held-out part alone.
+    assert!(folder.done(&["eval", best, "held-out"]).contains("the most frequent tag gives"));
+    // A text whose tags are too few is named with both numbers.
+    let text = std::fs::read_to_string(folder.path("tagged.jsonl")).expect("readable");
+    std::fs::write(folder.path("tagged.jsonl"), text.replacen("[\"O\",", "[", 1)).expect("writable");
+    let output = folder.run(&["eval", best, "tag:tagged.jsonl"]);
+    assert!(!output.status.success() && self::text(&output).contains("6 tags as `tags` for a text of 7 words (id `0`)"));
+}
+
+#[test]
 fn overlap_and_draws_explain_what_is_wrong() {
     let folder = Folder::new();
     let found = folder.done(&["data", "overlap", "all.jsonl", "--with", "all.jsonl"]);

@@ -256,7 +256,14 @@ fn bidirectional_rows_frame_each_piece_and_carry_labels() {
     let folder = Folder::new();
     folder.write("x.jsonl", lines("doc", 30));
     let mut config = folder.config("x.jsonl", best_fit());
-    let options = CorpusOptions { max_seq_len: 48, framing: Framing::Bert, labels: false, logits: false, prompt: None };
+    let options = CorpusOptions {
+        max_seq_len: 48,
+        framing: Framing::Bert,
+        labels: false,
+        logits: false,
+        tags: false,
+        prompt: None,
+    };
     let corpus = open(&config, &options).expect("opens");
     let mut num_text_tokens = 0;
     for row in one_epoch(&corpus, 1) {
@@ -288,7 +295,14 @@ fn documents_without_a_label_are_refused_or_left_out() {
     folder.write("x.jsonl", lines("doc", 10) + "{\"text\": \"no label\", \"kind\": null}\n");
     let mut config = folder.config("x.jsonl", document());
     config.source.get_mut("a").expect("the only source").label_column = Some("kind".to_owned());
-    let options = CorpusOptions { max_seq_len: 64, framing: Framing::Bert, labels: true, logits: false, prompt: None };
+    let options = CorpusOptions {
+        max_seq_len: 64,
+        framing: Framing::Bert,
+        labels: true,
+        logits: false,
+        tags: false,
+        prompt: None,
+    };
     let error = open(&config, &options).err().expect("one has none").to_string();
     assert!(error.contains("1 of 11 documents have no label") && error.contains("x.jsonl:11"), "{error}");
     config.max_bad_items = 1;
@@ -550,7 +564,14 @@ fn with_logits() -> String {
 fn logits_stay_with_their_documents_in_whatever_order() {
     let folder = Folder::new();
     let turned: String = with_logits().lines().rev().map(|line| format!("{line}\n")).collect();
-    let options = CorpusOptions { max_seq_len: 32, framing: Framing::Bert, labels: false, logits: true, prompt: None };
+    let options = CorpusOptions {
+        max_seq_len: 32,
+        framing: Framing::Bert,
+        labels: false,
+        logits: true,
+        tags: false,
+        prompt: None,
+    };
     for (name, text) in [("x.jsonl", with_logits()), ("y.jsonl", turned)] {
         folder.write(name, text);
         let mut config = folder.config(name, document());
@@ -568,7 +589,14 @@ fn logits_stay_with_their_documents_in_whatever_order() {
 
 #[test]
 fn logits_that_are_missing_wrong_or_of_other_classes_are_refused_with_their_place() {
-    let options = CorpusOptions { max_seq_len: 32, framing: Framing::Bert, labels: false, logits: true, prompt: None };
+    let options = CorpusOptions {
+        max_seq_len: 32,
+        framing: Framing::Bert,
+        labels: false,
+        logits: true,
+        tags: false,
+        prompt: None,
+    };
     let wrong = [
         ("{\"id\": \"9\", \"text\": \"t\"}", "`said`"),
         ("{\"id\": \"9\", \"text\": \"t\", \"said\": [1, 2]}", "not an object"),
@@ -599,6 +627,7 @@ fn a_prompt_gives_its_classes_and_keeps_its_open_place() {
         framing: Framing::Bert,
         labels: true,
         logits: false,
+        tags: false,
         prompt: Some(prompt.clone()),
     };
     let corpus = open(&config, &options).expect("opens");
@@ -613,4 +642,83 @@ fn a_prompt_gives_its_classes_and_keeps_its_open_place() {
         crate::Prompt { words: prompt.words.into_iter().take(2).collect(), template: prompt.template, soft: false };
     let error = open(&config, &CorpusOptions { prompt: Some(few), ..options }).err().expect("no word").to_string();
     assert!(error.contains("the label `k2` has no word"), "{error}");
+}
+
+fn tagged() -> CorpusOptions {
+    CorpusOptions { max_seq_len: 12, framing: Framing::Bert, labels: false, logits: false, tags: true, prompt: None }
+}
+
+fn with_tags(folder: &Folder, text: &str) -> DataConfig {
+    folder.write("x.jsonl", text);
+    let mut config = folder.config("x.jsonl", document());
+    config.source.get_mut("a").expect("the only source").tags_column = Some("tags".to_owned());
+    config
+}
+
+#[test]
+fn the_first_token_of_a_word_has_its_tag_and_what_is_cut_off_none() {
+    let folder = Folder::new();
+    let lines = "{\"id\": \"1\", \"text\": \"ab  c de\", \"tags\": [\"N\", \"O\", \"B\"]}\n\
+        {\"id\": \"2\", \"text\": \"abc defghi jk\", \"tags\": [\"B\", \"N\", \"O\"]}\n";
+    let config = with_tags(&folder, lines);
+    let corpus = open(&config, &tagged()).expect("opens");
+    assert_eq!(corpus.label_names(), ["B", "N", "O"]);
+    let mut rows = one_epoch(&corpus, 1);
+    rows.sort_by_key(|row| row.documents[0]);
+    let none = IGNORED_TARGET;
+    // Words come with the space before them: `ab`, ` c`, ` de`.
+    assert_eq!(rows[0].targets, [none, 1, none, 2, none, 0, none, none, none]);
+    // Of ten tokens that fit the last is the end of the second word.
+    assert_eq!(rows[1].len(), 12);
+    assert_eq!(rows[1].targets, [none, 0, none, none, 1, none, none, none, none, none, none, none]);
+    // Whoever does not ask for tags predicts nothing.
+    let plain = CorpusOptions { tags: false, ..tagged() };
+    assert!(one_epoch(&open(&config, &plain).expect("opens"), 1).iter().all(|row| row.num_targets() == 0));
+}
+
+#[test]
+fn tags_of_several_sources_are_numbered_together() {
+    let folder = Folder::new();
+    folder.write("y.jsonl", "{\"text\": \"a b\", \"tags\": [\"Z\", \"A\"]}\n");
+    let mut config = with_tags(&folder, "{\"text\": \"a b\", \"tags\": [\"M\", \"Z\"]}\n");
+    let mut other = config.source["a"].clone();
+    other.path = folder.path().join("y.jsonl").display().to_string();
+    config.source.insert("b".to_owned(), other);
+    let corpus = open(&config, &tagged()).expect("opens");
+    assert_eq!(corpus.label_names(), ["A", "M", "Z"]);
+    let mut rows = corpus.sampler(1).next_rows(2).expect("drawn");
+    rows.sort_by_key(|row| row.source);
+    assert_eq!((&rows[0].targets[1..3], &rows[1].targets[1..3]), (&[1, 2][..], &[2, 0][..]));
+}
+
+#[test]
+fn tags_that_do_not_fit_are_refused_with_id_and_both_lengths() {
+    let good = "{\"id\": \"1\", \"text\": \"a b\", \"tags\": [\"O\", \"N\"]}\n";
+    let wrong = [
+        ("{\"id\": \"9\", \"text\": \"a b c\", \"tags\": [\"O\"]}", "1 tags as `tags` for a text of 3 words (id `9`)"),
+        (
+            "{\"id\": \"9\", \"text\": \"a\", \"tags\": [\"O\", \"N\"]}",
+            "2 tags as `tags` for a text of 1 words (id `9`)",
+        ),
+        ("{\"id\": \"9\", \"text\": \"a\", \"tags\": [3]}", "a number among its `tags` (id `9`), not a string"),
+        ("{\"id\": \"9\", \"text\": \"a\", \"tags\": \"O\"}", "a string as `tags`, not a list"),
+        ("{\"id\": \"9\", \"text\": \"a\"}", "`tags`"),
+        ("{\"id\": \"9\", \"text\": \"\\u0001 a\", \"tags\": [\"O\", \"N\"]}", "keeps nothing"),
+    ];
+    for (line, part) in wrong {
+        let folder = Folder::new();
+        let config = with_tags(&folder, &format!("{good}{line}\n"));
+        let error = open(&config, &tagged()).err().expect("wrong on purpose").to_string();
+        assert!(error.contains(part) && error.contains("x.jsonl:2"), "{line}: {error}");
+    }
+    let folder = Folder::new();
+    let mut config = with_tags(&folder, good);
+    config.packing = best_fit();
+    assert!(matches!(open(&config, &tagged()), Err(Error::Config { .. })), "tags need whole documents");
+    let text = "{\"text\": \"a b\", \"tags\": [\"O\", \"O\"]}\n";
+    let error = open(&with_tags(&folder, text), &tagged()).err().expect("one tag").to_string();
+    assert!(error.contains("the tags have only one value"), "{error}");
+    let long = format!("{{\"text\": \"{}\", \"tags\": [{}\"N\"]}}\n", "a ".repeat(200_000), "\"O\", ".repeat(199_999));
+    let error = open(&with_tags(&folder, &long), &tagged()).err().expect("too long").to_string();
+    assert!(error.contains("that a text with tags takes"), "{error}");
 }

@@ -52,6 +52,7 @@ impl JsonLines {
             ("text_column", Some(&source.text_column)),
             ("id_column", source.id_column.as_ref()),
             ("label_column", source.label_column.as_ref()),
+            ("tags_column", source.tags_column.as_ref()),
         ];
         if !self.is_checked {
             for (key, column) in wanted {

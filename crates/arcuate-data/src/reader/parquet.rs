@@ -1,4 +1,4 @@
-//! Parquet: columns of text, id and label, read row by row without the rest of the table.
+//! Parquet: columns of text, id, label and tags, read row by row without the rest of the table.
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -46,6 +46,7 @@ impl ParquetRows {
             ("text_column", Some(&source.text_column)),
             ("id_column", source.id_column.as_ref()),
             ("label_column", source.label_column.as_ref()),
+            ("tags_column", source.tags_column.as_ref()),
         ];
         for (key, column) in columns {
             let Some(column) = column else { continue };
@@ -138,7 +139,7 @@ impl Iterator for ParquetRows {
     }
 }
 
-/// Ids and labels may be numbers; anything deeper is only told apart from them.
+/// Ids and labels may be numbers, tags are a list; anything deeper is only told apart from them.
 fn scalar(field: &Field) -> Value {
     match field {
         Field::Bool(value) => Value::from(*value),
@@ -153,7 +154,9 @@ fn scalar(field: &Field) -> Value {
         Field::Float(value) => Value::from(*value),
         Field::Double(value) => Value::from(*value),
         Field::Group(_) | Field::MapInternal(_) => Value::Object(Map::new()),
-        Field::ListInternal(_) => Value::Array(Vec::new()),
+        Field::ListInternal(list) => Value::Array(list.elements().iter().map(scalar).collect()),
+        Field::Str(text) => Value::String(text.clone()),
+        Field::Null => Value::Null,
         other => Value::String(other.to_string()),
     }
 }

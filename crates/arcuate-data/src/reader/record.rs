@@ -60,7 +60,35 @@ pub(super) fn document(
             None => return Err(missing(column, "logits_column", &record, place)),
         },
     };
-    Ok(Document { id, parent: None, text, label, logits, attributes: record, place })
+    let tags = match &source.tags_column {
+        None => None,
+        Some(column) => match record.remove(column) {
+            Some(Value::Array(list)) => Some(tags(list, column, &text, &id, &place)?),
+            Some(other) => {
+                let detail = format!("has {} as `{column}`, not a list with a tag for each word", kind(&other));
+                return Err(bad(BadReason::WrongType, place, detail));
+            }
+            None => return Err(missing(column, "tags_column", &record, place)),
+        },
+    };
+    Ok(Document { id, parent: None, text, label, logits, tags, attributes: record, place })
+}
+
+/// One tag for each word of the text.
+fn tags(list: Vec<Value>, column: &str, text: &str, id: &str, place: &str) -> Result<Vec<String>> {
+    let (num_tags, num_words) = (list.len(), text.split_whitespace().count());
+    if num_tags != num_words {
+        let detail = format!("has {num_tags} tags as `{column}` for a text of {num_words} words (id `{id}`)");
+        return Err(bad(BadReason::WrongType, place.to_owned(), detail));
+    }
+    let tag = |value: Value| match value {
+        Value::String(tag) => Ok(tag),
+        other => {
+            let detail = format!("has {} among its `{column}` (id `{id}`), not a string", kind(&other));
+            Err(bad(BadReason::WrongType, place.to_owned(), detail))
+        }
+    };
+    list.into_iter().map(tag).collect()
 }
 
 /// Finite numbers by class, sorted by class.

@@ -321,3 +321,33 @@ fn a_section_holds_no_more_memory_than_its_text() {
     assert!(front.len() <= 200 && front.capacity() < 1000, "{}", front.capacity());
     assert_eq!(front.len() + text.len(), 50_000);
 }
+
+#[test]
+fn parquet_gives_lists_of_tags() {
+    let folder = Folder::new();
+    let schema = "message schema {
+        REQUIRED BYTE_ARRAY text (UTF8);
+        REQUIRED group tags (LIST) { REPEATED group list { REQUIRED BYTE_ARRAY element (UTF8); } }
+    }";
+    let schema = Arc::new(parse_message_type(schema).expect("a valid schema"));
+    let properties = Arc::new(WriterProperties::builder().build());
+    let file = std::fs::File::create(folder.path().join("x.parquet")).expect("writable");
+    let mut writer = SerializedFileWriter::new(file, schema, properties).expect("writable");
+    let mut group = writer.next_row_group().expect("writable");
+    let values = |texts: &[&str]| texts.iter().map(|text| ByteArray::from(*text)).collect::<Vec<_>>();
+    let mut column = group.next_column().expect("writable").expect("text");
+    column.typed::<ByteArrayType>().write_batch(&values(&["a b", "c"]), None, None).expect("writable");
+    column.close().expect("writable");
+    let mut column = group.next_column().expect("writable").expect("tags");
+    let tags = values(&["N", "O", "N"]);
+    column.typed::<ByteArrayType>().write_batch(&tags, Some(&[1, 1, 1]), Some(&[0, 1, 0])).expect("writable");
+    column.close().expect("writable");
+    group.close().expect("writable");
+    writer.close().expect("writable");
+    let set = |config: &mut DataConfig| {
+        config.source.get_mut("a").expect("the only source").tags_column = Some("tags".to_owned());
+    };
+    let documents = read_with(&folder, "x.parquet", set);
+    let tags: Vec<Option<Vec<String>>> = documents.into_iter().map(|d| d.expect("usable").tags).collect();
+    assert_eq!(tags, [Some(vec!["N".to_owned(), "O".to_owned()]), Some(vec!["N".to_owned()])]);
+}

@@ -6,8 +6,6 @@ use std::io::{BufRead, Read};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use serde_json::Map;
-
 use super::{Context, Document, PART_BYTES, Part, bad, cut_point};
 use crate::error::{BadReason, Error, Result};
 use crate::files::InputFile;
@@ -34,7 +32,12 @@ pub(super) struct TextParts {
 impl TextParts {
     pub(super) fn open(file: InputFile, context: Context) -> Result<Self> {
         let source = &context.source;
-        for (key, column) in [("id_column", &source.id_column), ("label_column", &source.label_column)] {
+        let columns = [
+            ("id_column", &source.id_column),
+            ("label_column", &source.label_column),
+            ("tags_column", &source.tags_column),
+        ];
+        for (key, column) in columns {
             if let Some(column) = column {
                 return Err(Error::NoColumns {
                     name: context.name.clone(),
@@ -102,7 +105,7 @@ impl TextParts {
         let name = &self.file.name;
         let id = if self.split_at.is_some() { format!("{name}#{}", self.section) } else { name.clone() };
         let place = self.file.path.display().to_string();
-        let document = Document { id, parent: None, text, label: None, logits: None, attributes: Map::new(), place };
+        let document = Document { id, text, place, ..Document::default() };
         let is_last = is_end || is_section_full;
         let part = Part { document, is_first: self.is_first, is_last };
         self.is_first = is_last;

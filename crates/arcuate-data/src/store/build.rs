@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use arcuate_text::SpecialToken;
 use rayon::prelude::*;
 
-use super::{DOCUMENTS, DocumentRecord, IDS, LOGITS, MAX_LABELS, NO_LABEL, StoreDetails, TOKENS, file_in};
+use super::{DOCUMENTS, DocumentRecord, IDS, LOGITS, MAX_LABELS, NO_LABEL, StoreDetails, TAGS, TOKENS, file_in};
 use crate::config::{DataConfig, SourceConfig};
 use crate::encoder::Encoder;
 use crate::error::{BadItem, BadItems, BadReason, Error, Result};
@@ -20,6 +20,7 @@ use crate::prompt::Prompt;
 use crate::reader::{PART_BYTES, Part, Parts};
 use crate::row::Framing;
 use crate::split::id_hash;
+use crate::words::Words;
 
 const BATCH_BYTES: usize = 16 * PART_BYTES;
 const BATCH_PARTS: usize = 4096;
@@ -62,17 +63,29 @@ impl Job<'_> {
         writer.finish()
     }
 
-    fn encode(&self, part: &Part) -> Result<Vec<u32>> {
+    /// Whether words have tags; a prompt makes another text of them.
+    fn has_tags(&self) -> bool {
+        self.source.tags_column.is_some() && self.prompt.is_none()
+    }
+
+    /// The tokens of a part; where words begin is known only if they have tags.
+    fn encode(&self, part: &Part) -> Result<Words> {
         let document = &part.document;
-        let Some((prompt, max_tokens)) = self.prompt else {
-            let encoded = self.encoder.encode(&document.text);
-            return encoded.map_err(|source| Error::Encode { place: document.place.clone(), source });
-        };
-        if !(part.is_first && part.is_last) {
-            let detail = format!("is longer than the {PART_BYTES} bytes that a prompt takes; shorten it");
+        let is_whole = part.is_first && part.is_last;
+        if !is_whole && (self.prompt.is_some() || self.has_tags()) {
+            let what = if self.has_tags() { "text with tags" } else { "prompt" };
+            let detail = format!("is longer than the {PART_BYTES} bytes that a {what} takes; shorten it");
             let place = document.place.clone();
             return Err(Error::BadItem(BadItem { reason: BadReason::TooLong, place, detail }));
         }
+        if self.has_tags() {
+            return Words::encode_with(self.encoder, document);
+        }
+        let Some((prompt, max_tokens)) = self.prompt else {
+            let encoded = self.encoder.encode(&document.text);
+            let ids = encoded.map_err(|source| Error::Encode { place: document.place.clone(), source })?;
+            return Ok(Words { ids, starts: Vec::new() });
+        };
         let mask = match self.framing {
             Framing::Bert => {
                 let missing = Error::MissingSpecial { missing: "[MASK]" };
@@ -80,7 +93,8 @@ impl Job<'_> {
             }
             Framing::CausalLm => None,
         };
-        prompt.encode_with(self.encoder, document, mask, max_tokens)
+        let ids = prompt.encode_with(self.encoder, document, mask, max_tokens)?;
+        Ok(Words { ids, starts: Vec::new() })
     }
 
     fn consume(
@@ -90,17 +104,17 @@ impl Job<'_> {
         on_batch: impl Fn() -> Result<()>,
     ) -> Result<()> {
         for batch in batches {
-            let encoded: Vec<Result<(Part, Vec<u32>)>> = batch
+            let encoded: Vec<Result<(Part, Words)>> = batch
                 .into_par_iter()
                 .map(|part| {
                     let part = part?;
-                    let tokens = self.encode(&part)?;
-                    Ok((part, tokens))
+                    let words = self.encode(&part)?;
+                    Ok((part, words))
                 })
                 .collect();
             for item in encoded {
                 match item {
-                    Ok((part, tokens)) => writer.add(part, &tokens)?,
+                    Ok((part, words)) => writer.add(part, &words)?,
                     Err(Error::BadItem(item)) => writer.bad.add(item)?,
                     Err(error) => return Err(error),
                 }
@@ -151,6 +165,28 @@ impl Output {
     }
 }
 
+/// Names by number, in the order of their first use.
+#[derive(Default)]
+struct Names {
+    numbers: HashMap<String, u32>,
+    names: Vec<String>,
+}
+
+impl Names {
+    /// The number of a name; none for one too many.
+    fn number(&mut self, name: &str) -> Option<u32> {
+        if let Some(number) = self.numbers.get(name) {
+            return Some(*number);
+        }
+        let number = self.names.len() as u32;
+        (self.names.len() < MAX_LABELS).then(|| {
+            self.numbers.insert(name.to_owned(), number);
+            self.names.push(name.to_owned());
+            number
+        })
+    }
+}
+
 struct Writer<'a> {
     job: &'a Job<'a>,
     bos: Option<u32>,
@@ -159,8 +195,10 @@ struct Writer<'a> {
     documents: Output,
     ids: Output,
     logits: Option<Output>,
+    tags: Option<Output>,
     seen: HashSet<u64>,
-    label_index: HashMap<String, u32>,
+    labels: Names,
+    tag_names: Names,
     bad: BadItems,
     details: StoreDetails,
     ids_bytes: u64,
@@ -187,8 +225,10 @@ impl<'a> Writer<'a> {
             documents: Output::create(dir, DOCUMENTS)?,
             ids: Output::create(dir, IDS)?,
             logits: job.source.logits_column.as_ref().map(|_| Output::create(dir, LOGITS)).transpose()?,
+            tags: job.has_tags().then(|| Output::create(dir, TAGS)).transpose()?,
             seen: HashSet::new(),
-            label_index: HashMap::new(),
+            labels: Names::default(),
+            tag_names: Names::default(),
             bad: BadItems::new(job.config.max_bad_items),
             details: StoreDetails {
                 num_documents: 0,
@@ -196,6 +236,7 @@ impl<'a> Writer<'a> {
                 num_bytes: 0,
                 labels: Vec::new(),
                 logit_classes: Vec::new(),
+                tag_names: Vec::new(),
                 num_unlabelled: 0,
                 first_unlabelled: None,
                 bad_items: Default::default(),
@@ -211,7 +252,8 @@ impl<'a> Writer<'a> {
         })
     }
 
-    fn add(&mut self, part: Part, tokens: &[u32]) -> Result<()> {
+    fn add(&mut self, part: Part, words: &Words) -> Result<()> {
+        let tokens = words.ids.as_slice();
         if part.is_first {
             self.begin(&part)?;
         }
@@ -227,7 +269,8 @@ impl<'a> Writer<'a> {
         }
         current.num_bytes += part.document.text.len() as u64;
         self.num_text_tokens += tokens.len() as u64;
-        self.write_tokens(&mut current, tokens, &part.document.place)?;
+        let tags = self.tags(&part, words)?;
+        self.write_tokens(&mut current, tokens, &tags, &part.document.place)?;
         if part.is_last {
             return self.end(current, &part);
         }
@@ -279,7 +322,7 @@ impl<'a> Writer<'a> {
         self.num_text_tokens = 0;
         self.current_id.clone_from(&document.id);
         if let Some(bos) = self.bos {
-            self.write_tokens(&mut current, &[bos], &document.place)?;
+            self.write_tokens(&mut current, &[bos], &[NO_LABEL], &document.place)?;
         }
         self.current = Some(current);
         Ok(())
@@ -293,7 +336,7 @@ impl<'a> Writer<'a> {
             return self.bad.add(BadItem { reason: BadReason::NoTokens, place, detail });
         }
         if let Some(eos) = self.eos {
-            self.write_tokens(&mut current, &[eos], &part.document.place)?;
+            self.write_tokens(&mut current, &[eos], &[NO_LABEL], &part.document.place)?;
         }
         if self.details.num_documents == u64::from(u32::MAX) {
             let detail = "has more than 4 thousand million documents; divide it into several sources".to_owned();
@@ -317,28 +360,36 @@ impl<'a> Writer<'a> {
 
     fn label(&mut self, label: Option<&str>) -> Result<u32> {
         let Some(label) = label else { return Ok(NO_LABEL) };
-        if let Some(index) = self.label_index.get(label) {
-            return Ok(*index);
-        }
-        if self.label_index.len() == MAX_LABELS {
-            return Err(Error::TooManyLabels {
-                name: self.job.name.to_owned(),
-                column: self.job.source.label_column.clone().unwrap_or_default(),
-                limit: MAX_LABELS,
-            });
-        }
-        let index = self.label_index.len() as u32;
-        self.label_index.insert(label.to_owned(), index);
-        self.details.labels.push(label.to_owned());
-        Ok(index)
+        let number = self.labels.number(label);
+        number.ok_or_else(|| self.too_many("label_column", self.job.source.label_column.as_deref()))
     }
 
-    fn write_tokens(&mut self, current: &mut DocumentRecord, tokens: &[u32], place: &str) -> Result<()> {
+    fn too_many(&self, key: &'static str, column: Option<&str>) -> Error {
+        let (name, column) = (self.job.name.to_owned(), column.unwrap_or_default().to_owned());
+        Error::TooManyLabels { name, column, key, limit: MAX_LABELS }
+    }
+
+    /// The tag of each token by number; none at all where words have no tags.
+    fn tags(&mut self, part: &Part, words: &Words) -> Result<Vec<u32>> {
+        let (Some(_), Some(tags)) = (&self.tags, &part.document.tags) else { return Ok(Vec::new()) };
+        let mut all = vec![NO_LABEL; words.ids.len()];
+        for (start, tag) in words.starts.iter().zip(tags) {
+            let number = self.tag_names.number(tag);
+            let too_many = || self.too_many("tags_column", self.job.source.tags_column.as_deref());
+            all[*start] = number.ok_or_else(too_many)?;
+        }
+        Ok(all)
+    }
+
+    fn write_tokens(&mut self, current: &mut DocumentRecord, tokens: &[u32], tags: &[u32], place: &str) -> Result<()> {
         let vocab_size = self.details.vocab_size;
         if let Some(wrong) = tokens.iter().find(|token| u64::from(**token) >= vocab_size) {
             let detail =
                 format!("gives token {wrong} with a vocabulary of {vocab_size}; the tokenizer is inconsistent");
             return Err(Error::TooLarge { place: place.to_owned(), detail });
+        }
+        if let Some(out) = &mut self.tags {
+            out.write(bytemuck::cast_slice(tags))?;
         }
         if self.details.is_wide {
             self.tokens.write(bytemuck::cast_slice(tokens))?;
@@ -360,8 +411,10 @@ impl<'a> Writer<'a> {
     }
 
     fn finish(self) -> Result<StoreDetails> {
-        let Self { mut details, bad, tokens, documents, ids, logits, job, .. } = self;
+        let Self { mut details, bad, tokens, documents, ids, logits, tags, labels, tag_names, job, .. } = self;
         logits.map_or(Ok(()), Output::finish)?;
+        tags.map_or(Ok(()), Output::finish)?;
+        (details.labels, details.tag_names) = (labels.names, tag_names.names);
         tokens.finish()?;
         documents.finish()?;
         ids.finish()?;

@@ -28,10 +28,12 @@ pub(super) fn network(recipe: &Recipe) -> Vec<Finding> {
             format!("`masked_lm` needs a model that sees both sides, but `{model}` is causal"),
             "use `[model.bert]`, or `[objective.next_token]`",
         ),
-        (ObjectiveConfig::Classification(_) | ObjectiveConfig::Distillation(_), true) => finding(
-            format!("`{objective}` needs a model with a classifier, which `{model}` has not"),
-            "use `[model.bert]`",
-        ),
+        (ObjectiveConfig::Classification(_) | ObjectiveConfig::Distillation(_) | ObjectiveConfig::Tagging(_), true) => {
+            finding(
+                format!("`{objective}` needs a model with a classifier, which `{model}` has not"),
+                "use `[model.bert]`",
+            )
+        }
         _ => Vec::new(),
     }
 }
@@ -102,11 +104,15 @@ pub(super) fn labels(recipe: &Recipe) -> Vec<Finding> {
         ObjectiveConfig::Distillation(_) => {
             ("logits", "logits_column", "the name of the column that `arcuate data annotate` wrote, `logits`")
         }
-        _ => return Vec::new(),
+        ObjectiveConfig::Tagging(_) => {
+            ("tags", "tags_column", "the name of the column that holds a list with a tag for each word")
+        }
+        ObjectiveConfig::MaskedLm(_) | ObjectiveConfig::NextToken(_) => return Vec::new(),
     };
     let objective = recipe.objective.name();
     let without = recipe.data.source.iter().filter(|(_, source)| match recipe.objective {
         ObjectiveConfig::Distillation(_) => source.logits_column.is_none(),
+        ObjectiveConfig::Tagging(_) => source.tags_column.is_none(),
         _ => source.label_column.is_none(),
     });
     without
@@ -177,6 +183,20 @@ mod tests {
     fn a_classifier_needs_labels() {
         let text = classifier_text().replace("label_column = \"party\"", "");
         assert_eq!(paths(labels, &text), ["data.source.texts"]);
+    }
+
+    #[test]
+    fn a_tagger_needs_tags_whole_documents_and_both_sides() {
+        let text = with_objective(&classifier_text(), "[objective.tagging]\ncrf = true");
+        assert_eq!(paths(labels, &text), ["data.source.texts"]);
+        let tagged = text.replace("label_column = \"party\"", "tags_column = \"tags\"");
+        for check in [labels, packing, network, special_tokens] {
+            assert_eq!(paths(check, &tagged), Vec::<String>::new());
+        }
+        assert_eq!(paths(packing, &tagged.replace("packing.document", "packing.best_fit")), ["data.packing.best_fit"]);
+        assert_eq!(paths(special_tokens, &tagged.replace("wordpiece", "unigram")), ["tokenizer.unigram"]);
+        let text = with_objective(&llama_text(), "[objective.tagging]");
+        assert_eq!(paths(network, &text), ["objective.tagging"]);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::text::{any_of, nearest, shown};
 /// Larger seeds would not fit beside the number of a member.
 const MAX_SEED: u64 = 1 << 50;
 /// Forms of tasks; those with a colon name a file.
-const TASKS: [&str; 5] = ["held-out", "text:", "choice:", "classify:", "recipe:"];
+const TASKS: [&str; 6] = ["held-out", "text:", "choice:", "classify:", "tag:", "recipe:"];
 
 /// A study with the recipes of its steps.
 pub struct CheckedStudy {
@@ -261,7 +261,14 @@ fn evaluation(study: &Study, all: &[Placed], placed: &Placed, eval: &EvalStepCon
     });
     if !is_known {
         let message = format!("there is no task `{}`", shown(&eval.task));
-        let forms = any_of(["held-out", "text:FILE", "choice:FILE.jsonl", "classify:FILE.jsonl", "recipe:FILE.toml"]);
+        let forms = any_of([
+            "held-out",
+            "text:FILE",
+            "choice:FILE.jsonl",
+            "classify:FILE.jsonl",
+            "tag:FILE.jsonl",
+            "recipe:FILE.toml",
+        ]);
         found.push(Finding::error("study::unknown-task", at("task"), message).help(format!("it is one of {forms}")));
     } else if let Some((_, file)) = eval.task.split_once(':')
         && !placed.step.from.contains_key(file)
@@ -493,12 +500,14 @@ fn reported(recipe: &Recipe) -> Vec<String> {
 fn reported_by_task(task: &str) -> Vec<String> {
     let kind = task.split(':').next().unwrap_or_default();
     let classification = ["accuracy", "acc", "macro_f1", "matthews", "loss"].as_slice();
+    let tagging = ["accuracy", "acc", "precision", "recall", "f1"].as_slice();
     let rolling = ["loss", "perplexity", "token_accuracy", "bits_per_byte", "byte_perplexity"].as_slice();
     let names: Vec<&str> = match kind {
         "classify" => classification.to_vec(),
         "choice" => vec!["accuracy", "acc", "acc_norm", "acc_bytes", "acc_tokens"],
         "text" => rolling.to_vec(),
-        _ => [classification, rolling].concat(),
+        "tag" => tagging.to_vec(),
+        _ => [classification, rolling, tagging].concat(),
     };
     names.into_iter().map(|name| format!("eval/{name}")).collect()
 }

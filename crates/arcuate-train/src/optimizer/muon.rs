@@ -69,7 +69,7 @@ impl Config {
 
 /// Whether a tensor is a matrix inside the blocks; tables, heads and vectors are not.
 pub(crate) fn is_hidden_matrix(name: &str, shape: &[usize]) -> bool {
-    let outer = ["embed", "wte", "wpe", "lm_head", "classifier", "pooler", "cls."];
+    let outer = ["embed", "wte", "wpe", "lm_head", "classifier", "pooler", "cls.", "crf."];
     shape.len() == 2 && !outer.iter().any(|part| name.contains(part))
 }
 

@@ -7,9 +7,9 @@ use std::time::Instant;
 use anyhow::Context;
 use arcuate_data::{Corpus, CorpusOptions, Document, Framing, Progress, Split, Stage, reader};
 use arcuate_eval::{
-    ClassificationResult, CommitteeMean, Done, Error, EvalModel, HeldOutOptions, HeldOutResult, RowResult, Task,
-    TaskResult, causal_rows, class_logits, classification_task, classify, committee, evaluate, held_out_task,
-    labelled_documents, lm_eval_json, run_task,
+    ClassificationResult, CommitteeMean, Done, Error, EvalModel, HeldOutOptions, HeldOutResult, RowResult,
+    TaggingResult, Task, TaskResult, causal_rows, class_logits, classification_task, classify, committee, evaluate,
+    held_out_task, labelled_documents, lm_eval_json, run_task, tag, tagging_task,
 };
 use arcuate_model::Input;
 use arcuate_objective::ObjectiveConfig;
@@ -30,6 +30,7 @@ use crate::{exit, terminal};
   text:FILE             loss, perplexity and bits per byte of a text
   choice:FILE.jsonl     multiple choice by log-likelihood; lines {\"context\", \"choices\", \"answer\"}
   classify:FILE.jsonl   a classifier's accuracy and macro-F1; lines {\"text\", \"label\"}
+  tag:FILE.jsonl        a tagger's accuracy and F1 over entities; lines {\"text\", \"tags\"}
   recipe:FILE.toml      the held-out part of a recipe's data, by the recipe's objective
   held-out              the same for the run that the checkpoint belongs to
 Files may also be .gz or .zst.
@@ -267,6 +268,12 @@ fn recipe_task(
             let labels = model.classes();
             classification_task(&Task::HeldOut, &ClassificationResult::new(&labels, &items, &bootstrap).map_err(coded)?)
         }
+        ObjectiveConfig::Tagging(_) => {
+            let items = tag(&model, held_out_documents(recipe)?, progress).map_err(coded)?;
+            let bootstrap = Bootstrap { seed: model.seed, ..Bootstrap::default() };
+            let result = TaggingResult::new(&model.classes(), &items, &bootstrap).map_err(coded)?;
+            tagging_task(&Task::HeldOut, &result)
+        }
         objective => held_out_task(&Task::HeldOut, &held_out(recipe, objective, &model, progress)?, &model),
     };
     name.clone_into(&mut result.task);
@@ -289,8 +296,14 @@ fn held_out(
         )));
     }
     let framing = if is_causal { Framing::CausalLm } else { Framing::Bert };
-    let options =
-        CorpusOptions { max_seq_len: model.max_seq_len(), framing, labels: false, logits: false, prompt: None };
+    let options = CorpusOptions {
+        max_seq_len: model.max_seq_len(),
+        framing,
+        labels: false,
+        logits: false,
+        tags: false,
+        prompt: None,
+    };
     let corpus = open_corpus(recipe, model.tokenizer, &options)?;
     let rows = corpus.held_out(model.stride_tokens.filter(|_| is_causal))?;
     let how = HeldOutOptions {
@@ -340,7 +353,7 @@ fn open_corpus(recipe: &Recipe, tokenizer: &Tokenizer, options: &CorpusOptions) 
     Ok(corpus?)
 }
 
-/// Labelled held-out documents of all sources; items that are bad end the reading with their place.
+/// Held-out documents of all sources that have a label or tags; items that are bad end the reading with their place.
 fn held_out_documents(recipe: &Recipe) -> anyhow::Result<impl Iterator<Item = arcuate_data::Result<Document>>> {
     let mut sources = Vec::new();
     for name in recipe.data.source.keys() {
@@ -348,7 +361,10 @@ fn held_out_documents(recipe: &Recipe) -> anyhow::Result<impl Iterator<Item = ar
     }
     let fraction = recipe.data.held_out_fraction;
     let is_wanted = move |document: &arcuate_data::Result<Document>| match document {
-        Ok(document) => Split::of(&document.id, fraction) == Split::HeldOut && document.label.is_some(),
+        Ok(document) => {
+            let is_labelled = document.label.is_some() || document.tags.is_some();
+            Split::of(&document.id, fraction) == Split::HeldOut && is_labelled
+        }
         // The run that trained the model has decided how many bad items are too many.
         Err(error) => !error.is_bad_item(),
     };
@@ -424,6 +440,11 @@ fn note(result: &TaskResult) -> Option<String> {
         return Some(format!("{} questions, guessing gives {}", result.num_effective, format_number(chance)));
     }
     let majority = number("majority_accuracy")?;
+    if let (Some(words), Some(cut)) = (details["words"].as_u64(), details["cut_words"].as_u64()) {
+        let cut = if cut > 0 { format!(" and {} that did not fit", format_count(cut)) } else { String::new() };
+        let (words, majority) = (format_count(words), format_number(majority));
+        return Some(format!("{words} words{cut}, the most frequent tag gives {majority}"));
+    }
     Some(format!("{} documents, the most frequent class gives {}", result.num_effective, format_number(majority)))
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use arcuate_model::{Input, Network, Wanted};
+use arcuate_model::{Head, Input, Network, Wanted};
 use arcuate_ops::gradcheck::values;
 use arcuate_ops::rng::Stream;
 use arcuate_record::{format_bytes, format_count, text_table};
@@ -220,7 +220,7 @@ fn logits(network: &Network) -> anyhow::Result<Vec<f32>> {
     let mut stream = Stream::new(1, "export", 0, 0);
     let ids = (0..ROWS * len).map(|_| stream.below(architecture.vocab_size() as u64) as i32).collect();
     let input = Input::from_rows(ROWS, len, ids, &[]).context("a batch without padding has no holes")?;
-    let wanted = if architecture.labels().is_some() { Wanted::Rows } else { Wanted::All };
+    let wanted = if matches!(architecture.head(), Head::Classes(_)) { Wanted::Rows } else { Wanted::All };
     Ok(values(network.forward(&input, &wanted)?.logits()))
 }
 

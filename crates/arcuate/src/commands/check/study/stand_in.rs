@@ -49,6 +49,10 @@ pub(super) fn texts(recipe: &Recipe, source: &SourceConfig, dir: &Path, name: &s
             let logits = classes.iter().map(|class| (class.clone(), 0.0.into()));
             line.insert(column.clone(), serde_json::Value::Object(logits.collect()));
         }
+        if let Some(column) = &source.tags_column {
+            let tags = (0..words.len()).map(|at| classes[at % classes.len()].clone().into());
+            line.insert(column.clone(), serde_json::Value::Array(tags.collect()));
+        }
         writeln!(text, "{}", serde_json::Value::Object(line))?;
     }
     std::fs::create_dir_all(dir)?;
