@@ -64,6 +64,8 @@ pub(crate) struct SourceData {
     pub(crate) held_out: Arc<Plan>,
     /// From labels of this source to labels of the corpus.
     labels: Vec<u32>,
+    /// From labels that are numbers to the shares of both classes; empty otherwise.
+    numbers: Vec<[f64; 2]>,
     /// The same for tags; empty unless rows predict them.
     tags: Vec<i32>,
 }
@@ -173,10 +175,18 @@ impl Corpus {
                 return Err(Error::NothingToTrainOn { name: name.clone(), documents });
             }
             let global = |label: &String| label_names.binary_search(label).map_or(NO_LABEL, |index| index as u32);
-            let labels = store.details.labels.iter().map(global).collect();
+            let numbers = match &options.prompt {
+                Some(prompt) if prompt.regression.is_some() => numbers(prompt, name, &store)?,
+                _ => Vec::new(),
+            };
+            let labels = if numbers.is_empty() {
+                store.details.labels.iter().map(global).collect()
+            } else {
+                numbers.iter().map(|shares| u32::from(shares[1] > shares[0])).collect()
+            };
             let tags = store.details.tag_names.iter().filter(|_| options.tags).map(|tag| global(tag) as i32).collect();
             let (name, config) = (name.clone(), source.clone());
-            sources.push(SourceData { name, config, store, train, held_out, labels, tags });
+            sources.push(SourceData { name, config, store, train, held_out, labels, numbers, tags });
         }
         let mut hasher = blake3::Hasher::new();
         for source in &sources {
@@ -192,6 +202,9 @@ impl Corpus {
         hasher.update(rest.as_bytes());
         if options.tags {
             hasher.update(b" tags");
+        }
+        if options.prompt.as_ref().is_some_and(|prompt| prompt.regression.is_some()) {
+            hasher.update(b" numbers");
         }
         let inner = Inner {
             sources,
@@ -398,6 +411,9 @@ fn classes_of_logits(stores: &[(&String, &SourceConfig, Store)]) -> Result<Vec<S
 /// The classes of a prompt; every label of the sources must be one.
 fn classes_of_prompt(prompt: &Prompt, stores: &[(&String, &SourceConfig, Store)]) -> Result<Vec<String>> {
     let classes = prompt.classes();
+    if prompt.regression.is_some() {
+        return Ok(classes);
+    }
     for (name, _, store) in stores {
         if let Some(label) = store.details.labels.iter().find(|label| classes.binary_search(label).is_err()) {
             let detail = format!("the label `{label}` has no word; the classes with a word are {classes:?}");
@@ -405,6 +421,22 @@ fn classes_of_prompt(prompt: &Prompt, stores: &[(&String, &SourceConfig, Store)]
         }
     }
     Ok(classes)
+}
+
+/// The shares of both classes in each label of a source; every label must be a number between those of the prompt.
+fn numbers(prompt: &Prompt, name: &str, store: &Store) -> Result<Vec<[f64; 2]>> {
+    let share = |(index, label): (usize, &String)| {
+        prompt.shares(label).ok_or_else(|| {
+            let first = store.documents().iter().position(|document| document.label as usize == index);
+            let id = first.and_then(|first| store.id(first as u32)).unwrap_or_default();
+            let detail = format!(
+                "the document `{id}` has the label `{label}`, which is no number from {}; correct it or leave it out",
+                prompt.classes().join(" to ")
+            );
+            Error::MissingLabel { name: name.to_owned(), detail }
+        })
+    };
+    store.details.labels.iter().enumerate().map(share).collect()
 }
 
 fn refuse_unlabelled(name: &str, store: &Store, num_bad: u64, limit: u64) -> Result<()> {
@@ -504,7 +536,10 @@ impl Inner {
             row.num_bytes += bytes_between(num_bytes, num_positions, piece.start + skipped, piece.start + piece.len);
             if at == 0 {
                 row.label = data.labels.get(document.label as usize).copied();
-                row.logits = store.logits(piece.document)?;
+                row.logits = match data.numbers.get(document.label as usize) {
+                    Some(shares) => Some(shares.iter().map(|share| share.ln() as f32).collect()),
+                    None => store.logits(piece.document)?,
+                };
             }
         }
         Ok(row)

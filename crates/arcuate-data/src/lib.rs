@@ -38,7 +38,7 @@ pub use held_out::HeldOut;
 pub use mixture::LedgerEntry;
 pub use pack::PackingConfig;
 pub use progress::{Progress, Stage};
-pub use prompt::{Prompt, SoftToken};
+pub use prompt::{Prompt, Regression, SoftToken};
 pub use reader::Document;
 pub use row::{Framing, IGNORED_TARGET, Row};
 pub use sampler::{Sampler, SamplerState, SourceProgress};

@@ -33,6 +33,20 @@ pub struct Prompt {
     /// for this sentence alone (soft prompt).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub soft: bool,
+    /// Predict a number instead of a class. The two classes are then the least and the greatest number, `{ 0 = "No", 5 = "Yes" }`, and
+    /// the labels any numbers between: the more probable a word, the nearer its number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regression: Option<Regression>,
+}
+
+/// What a prompt that predicts a number minimises: `u` is the share of each word in the label, `p` its probability.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Regression {
+    /// Divergence: `sum(u (ln u - ln p))`.
+    Kl,
+    /// What the published code computes: `mean(e^u (u - ln p))`, which draws every prediction towards the middle.
+    Published,
 }
 
 /// A token of a soft prompt.
@@ -98,6 +112,13 @@ impl Prompt {
                     .to_owned(),
             ));
         }
+        if self.regression.is_some() && self.ends().is_none() {
+            let message = format!("the classes {:?} are not the two ends of a range", self.classes());
+            found.push((
+                message,
+                "name the least and the greatest number: `words = { 0 = \"No\", 5 = \"Yes\" }`".to_owned(),
+            ));
+        }
         let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
         for (class, word) in &self.words {
             if word.trim().is_empty() || word.contains(char::is_whitespace) {
@@ -122,6 +143,24 @@ impl Prompt {
     /// The classes, in their order.
     pub fn classes(&self) -> Vec<String> {
         self.words.keys().cloned().collect()
+    }
+
+    /// The number of each class; none unless numbers are predicted.
+    pub fn ends(&self) -> Option<[f64; 2]> {
+        self.regression?;
+        let number = |class: &String| class.parse::<f64>().ok().filter(|number| number.is_finite());
+        let numbers: Vec<f64> = self.words.keys().filter_map(number).collect();
+        match numbers.as_slice() {
+            [first, second] if self.words.len() == 2 && first != second => Some([*first, *second]),
+            _ => None,
+        }
+    }
+
+    /// The share of each class in a label; none unless it is a number between the ends.
+    pub fn shares(&self, label: &str) -> Option<[f64; 2]> {
+        let [first, second] = self.ends()?;
+        let share = (label.trim().parse::<f64>().ok()? - first) / (second - first);
+        (0.0..=1.0).contains(&share).then_some([1.0 - share, share])
     }
 
     /// The columns that the template names.
@@ -346,6 +385,7 @@ mod tests {
             template: template.to_owned(),
             words: words.iter().map(|(class, word)| ((*class).to_owned(), (*word).to_owned())).collect(),
             soft: false,
+            regression: None,
         }
     }
 

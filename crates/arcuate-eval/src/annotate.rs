@@ -72,7 +72,8 @@ impl Annotation<'_> {
             }
             Labels::Own => {
                 let label = document.label.clone().unwrap_or_default();
-                let known = self.classes.iter().position(|class| *class == label);
+                let nearest = || Some(usize::from(self.fill?.shares(&label).is_some_and(|[low, high]| high > low)));
+                let known = self.classes.iter().position(|class| *class == label).or_else(nearest);
                 let place = document.place.clone();
                 known.ok_or_else(|| Error::UnknownLabel { place, label, known: self.classes.to_vec() })?
             }
@@ -180,7 +181,12 @@ mod tests {
     fn filled_lines_are_sentences_with_the_word_of_the_class() {
         let classes = classes();
         let words = [("a", "bad"), ("b", "good")].map(|(class, word)| (class.to_owned(), word.to_owned()));
-        let prompt = Prompt { template: "{text} It was {mask} .".to_owned(), words: words.into(), soft: false };
+        let prompt = Prompt {
+            template: "{text} It was {mask} .".to_owned(),
+            words: words.into(),
+            soft: false,
+            regression: None,
+        };
         let how = Annotation { classes: &classes, scorer: "", labels: Labels::Predicted, fill: Some(&prompt), seed: 1 };
         let found = how.annotate(document("d1", None), &[0.0, 1.0]).expect("finite");
         assert_eq!(found.line["text"], json!("text of d1 It was good ."));

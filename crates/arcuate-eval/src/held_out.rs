@@ -67,7 +67,7 @@ pub struct HeldOutResult {
 }
 
 /// How far an evaluation is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Done {
     /// Rows (or items) that are done.
     pub rows: u64,

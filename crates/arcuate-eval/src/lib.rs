@@ -1,4 +1,4 @@
-//! Evaluation: held-out loss, multiple choice, classification, tagging, comparison with a compressor.
+//! Evaluation: held-out loss, multiple choice, classification, regression, tagging, comparison with a compressor.
 //!
 //! No result depends on the batch size: each row is summed on its own, then rows are added in their order.
 
@@ -14,6 +14,7 @@ mod lzma;
 mod model;
 mod multiple_choice;
 pub mod overlap;
+mod regression;
 mod results;
 mod rows;
 mod tagging;
@@ -37,8 +38,11 @@ pub use model::EvalModel;
 pub use multiple_choice::{
     Answered, Likelihood, Question, answer, continuation, encode_pair, log_likelihoods, read_questions,
 };
+pub use regression::{Predicted, RegressionResult, predict_numbers, predict_numbers_of_file};
 pub use results::{Metric, TaskResult, lm_eval_json};
 pub use rows::windows;
 pub use tagging::{EntityScores, Tagged, TaggingResult, tag, tag_file};
-pub use task::{CHOICE_DELIMITER, Task, choice_task, classification_task, held_out_task, run_task, tagging_task};
+pub use task::{
+    CHOICE_DELIMITER, Task, choice_task, classification_task, held_out_task, regression_task, run_task, tagging_task,
+};
 pub use text::{evaluate_text, text_rows};

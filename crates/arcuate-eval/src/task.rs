@@ -11,8 +11,8 @@ use serde_json::json;
 
 use crate::multiple_choice::{Answered, answer, read_questions};
 use crate::{
-    ClassificationResult, Done, Error, EvalModel, HeldOutResult, Metric, Result, TaggingResult, TaskResult,
-    classify_file, evaluate_text, tag_file,
+    ClassificationResult, Done, Error, EvalModel, HeldOutResult, Metric, RegressionResult, Result, TaggingResult,
+    TaskResult, classify_file, evaluate_text, predict_numbers_of_file, tag_file,
 };
 
 /// What stands between a context and a choice, as in lm-eval.
@@ -29,20 +29,24 @@ pub enum Task {
     Choice(PathBuf),
     /// `classify:FILE.jsonl`: documents with `text` and `label`.
     Classify(PathBuf),
+    /// `number:FILE.jsonl`: documents with `text` and a number as `label`.
+    Number(PathBuf),
     /// `tag:FILE.jsonl`: documents with `text` and `tags`.
     Tag(PathBuf),
 }
 
 impl Task {
     /// The forms a task may have, for help and errors.
-    pub const FORMS: [&str; 5] =
-        ["held-out", "text:FILE", "choice:FILE.jsonl", "classify:FILE.jsonl", "tag:FILE.jsonl"];
+    pub const FORMS: [&str; 6] =
+        ["held-out", "text:FILE", "choice:FILE.jsonl", "classify:FILE.jsonl", "number:FILE.jsonl", "tag:FILE.jsonl"];
 
     /// The file that the task reads.
     pub fn file(&self) -> Option<&Path> {
         match self {
             Self::HeldOut => None,
-            Self::Text(file) | Self::Choice(file) | Self::Classify(file) | Self::Tag(file) => Some(file),
+            Self::Text(file) | Self::Choice(file) | Self::Classify(file) | Self::Number(file) | Self::Tag(file) => {
+                Some(file)
+            }
         }
     }
 }
@@ -57,6 +61,7 @@ impl FromStr for Task {
             Some(("text", rest)) if !rest.is_empty() => Ok(Self::Text(file(rest))),
             Some(("choice", rest)) if !rest.is_empty() => Ok(Self::Choice(file(rest))),
             Some(("classify", rest)) if !rest.is_empty() => Ok(Self::Classify(file(rest))),
+            Some(("number", rest)) if !rest.is_empty() => Ok(Self::Number(file(rest))),
             Some(("tag", rest)) if !rest.is_empty() => Ok(Self::Tag(file(rest))),
             _ => {
                 let forms = Self::FORMS.map(|form| format!("`{form}`")).join(", ");
@@ -73,6 +78,7 @@ impl fmt::Display for Task {
             Self::Text(file) => write!(f, "text:{}", file.display()),
             Self::Choice(file) => write!(f, "choice:{}", file.display()),
             Self::Classify(file) => write!(f, "classify:{}", file.display()),
+            Self::Number(file) => write!(f, "number:{}", file.display()),
             Self::Tag(file) => write!(f, "tag:{}", file.display()),
         }
     }
@@ -95,6 +101,7 @@ pub fn run_task(
             Ok(choice_task(task, &answers, model.seed))
         }
         Task::Classify(file) => Ok(classification_task(task, &classify_file(model, file, progress)?)),
+        Task::Number(file) => Ok(regression_task(task, &predict_numbers_of_file(model, file, progress)?)),
         Task::Tag(file) => Ok(tagging_task(task, &tag_file(model, file, progress)?)),
     }
 }
@@ -196,6 +203,26 @@ pub fn classification_task(task: &Task, result: &ClassificationResult) -> TaskRe
     }
 }
 
+/// Scores of predicted numbers as the result of a task.
+pub fn regression_task(task: &Task, result: &RegressionResult) -> TaskResult {
+    let drawn = |value, interval: arcuate_record::statistics::Interval| Metric {
+        interval: Some([interval.low, interval.high]),
+        ..Metric::plain(value, true)
+    };
+    TaskResult {
+        task: task.to_string(),
+        metrics: BTreeMap::from([
+            ("pearson".to_owned(), drawn(result.pearson, result.pearson_interval)),
+            ("spearman".to_owned(), drawn(result.spearman, result.spearman_interval)),
+            ("rmse".to_owned(), Metric::plain(result.rmse, false)),
+        ]),
+        num_original: result.num_documents,
+        num_effective: result.num_documents,
+        config: json!({"output_type": "regression", "file": task.file()}),
+        details: json!({}),
+    }
+}
+
 /// Scores of a tagger as the result of a task.
 pub fn tagging_task(task: &Task, result: &TaggingResult) -> TaskResult {
     let drawn = |value, interval: arcuate_record::statistics::Interval| Metric {
@@ -235,7 +262,9 @@ mod tests {
 
     #[test]
     fn tasks_are_read_and_written_alike() {
-        for text in ["held-out", "text:a/b.txt", "choice:C:/x.jsonl", "classify:y.jsonl.zst", "tag:z.jsonl"] {
+        for text in
+            ["held-out", "text:a/b.txt", "choice:C:/x.jsonl", "classify:y.jsonl.zst", "number:n.jsonl", "tag:z.jsonl"]
+        {
             assert_eq!(text.parse::<Task>().expect("a task").to_string(), text);
         }
         for text in ["", "heldout", "text:", "chose:x", "held-out:x"] {

@@ -183,6 +183,38 @@ impl Architecture {
         }
     }
 
+    fn hidden_size(&self) -> usize {
+        match self {
+            Self::Bert(a) => a.config.hidden_size,
+            Self::Gpt2(a) => a.config.hidden_size,
+            Self::Llama(a) | Self::Qwen2(a) => a.config.hidden_size,
+        }
+    }
+
+    /// Floating-point operations of one token on the way forward, in rows of `row_len` tokens: two for each weight that multiplies it,
+    /// `4 T C` for attention in each layer. The way back takes twice as many (Kaplan et al. 2020).
+    pub fn forward_flops(&self, row_len: usize) -> f64 {
+        let infos: Vec<ParameterInfo> = self.parameters().into_iter().filter(|info| !info.is_buffer()).collect();
+        let is_tied = infos.iter().all(|info| info.name != "lm_head.weight") && self.labels().is_none();
+        let is_table = |info: &&ParameterInfo| {
+            let is_layer = info.name.split('.').any(|part| part.parse::<usize>().is_ok());
+            !is_layer && ["embed", "wte", "wpe"].iter().any(|name| info.name.contains(name))
+        };
+        let all: usize = infos.iter().map(ParameterInfo::len).sum();
+        // A table that only looks up multiplies nothing.
+        let tables: usize = if is_tied { 0 } else { infos.iter().filter(is_table).map(ParameterInfo::len).sum() };
+        // Convolutions read rows that are padded to what the model holds.
+        let convolved = match self {
+            Self::Bert(a) => {
+                let weights: usize = infos.iter().filter(|info| info.shape.len() == 4).map(ParameterInfo::len).sum();
+                weights as f64 * (a.config.hidden_size * a.config.max_seq_len) as f64 / row_len.max(1) as f64
+            }
+            _ => 0.0,
+        };
+        let attention = self.num_layers() * row_len * self.hidden_size();
+        2.0 * ((all - tables) as f64 + convolved) + 4.0 * attention as f64
+    }
+
     /// About how many parameters there are, by arithmetic alone: safe for any sizes, right to within a few percent.
     pub fn estimate(&self) -> f64 {
         let f = |n: usize| n as f64;

@@ -62,7 +62,7 @@ pub(crate) fn build(config: &Config, vocabulary: &Vocabulary) -> Result<Distilla
 }
 
 /// Softmax of one row, in double precision.
-fn softmax(logits: &[f32], temperature: f64) -> Vec<f64> {
+pub(crate) fn softmax(logits: &[f32], temperature: f64) -> Vec<f64> {
     let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let powers: Vec<f64> = logits.iter().map(|x| (f64::from(x - top) / temperature).exp()).collect();
     let sum: f64 = powers.iter().sum();

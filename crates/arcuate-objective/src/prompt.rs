@@ -3,7 +3,8 @@
 //! # What it computes
 //! With `z_c` the logit of class c's word at the open place of a row: `sum = sum(-ln softmax(z)(label))` over the rows that
 //! have a label, where only the words of the classes compete; `count` = how many. The open place holds the mask token; for a
-//! causal model it is what follows the last token.
+//! causal model it is what follows the last token. With `regression`, labels are numbers and `u` the share of each of two classes:
+//! `sum = sum(KL(u || softmax(z)))`.
 //! # Recipe
 //! `[objective.prompt]` with `template` and `words`; the sources need `label_column`
 //! # Reference
@@ -13,10 +14,14 @@ use std::sync::Arc;
 
 use arcuate_data::Batch;
 use arcuate_model::{Output, Wanted};
-use arcuate_ops::linear_cross_entropy::CrossEntropy;
+use arcuate_ops::gradcheck::values;
+use arcuate_ops::linear_cross_entropy::{CrossEntropy, Targets};
 
 use crate::classification::{row_loss, row_scores};
-use crate::{Error, Loss, Objective, Result, RowScore, Vocabulary};
+use crate::distillation::softmax;
+use crate::{Error, Loss, Objective, Result, RowScore, Vocabulary, largest};
+
+use arcuate_data::Regression;
 
 pub use arcuate_data::Prompt as Config;
 
@@ -24,6 +29,7 @@ pub(crate) struct Prompt {
     /// The token in the open place; none for causal models.
     mask: Option<u32>,
     words: Vec<u32>,
+    regression: Option<Regression>,
 }
 
 pub(crate) fn build(config: &Config, vocabulary: &Vocabulary) -> Result<Prompt> {
@@ -45,7 +51,7 @@ pub(crate) fn build(config: &Config, vocabulary: &Vocabulary) -> Result<Prompt> 
         };
         Some(vocabulary.mask.ok_or_else(missing)?)
     };
-    Ok(Prompt { mask, words: vocabulary.words.clone() })
+    Ok(Prompt { mask, words: vocabulary.words.clone(), regression: config.regression })
 }
 
 impl Objective for Prompt {
@@ -56,12 +62,51 @@ impl Objective for Prompt {
     }
 
     fn loss(&self, batch: &Batch, output: Output) -> Loss {
-        row_loss(batch, output.only(&self.words), CrossEntropy::new(batch.labels.as_slice().into()))
+        let output = output.only(&self.words);
+        let Some(regression) = self.regression else {
+            return row_loss(batch, output, CrossEntropy::new(batch.labels.as_slice().into()));
+        };
+        // Both losses are a weighted cross-entropy less what does not depend on the network.
+        let shares = shares(batch);
+        let (weights, constant): (Vec<f32>, f64) = match regression {
+            Regression::Kl => (
+                shares.iter().map(|u| *u as f32).collect(),
+                shares.iter().filter(|u| **u > 0.0).map(|u| u * u.ln()).sum(),
+            ),
+            Regression::Published => (
+                shares.iter().map(|u| (u.exp() / 2.0) as f32).collect(),
+                shares.iter().map(|u| u * u.exp() / 2.0).sum(),
+            ),
+        };
+        let targets = Targets::Soft { classes: [0, 1].repeat(batch.num_rows).into(), probabilities: weights.into() };
+        let how = CrossEntropy { targets, ..CrossEntropy::new(Vec::<i32>::new().into()) };
+        Loss { sum: output.cross_entropy(&how) + constant, count: batch.num_rows as f64 }
     }
 
     fn scores(&self, batch: &Batch, output: Output) -> Vec<RowScore> {
-        row_scores(batch, output.only(&self.words))
+        let output = output.only(&self.words);
+        if self.regression.is_none() {
+            return row_scores(batch, output);
+        }
+        let logits = values(output.logits());
+        let row = |((shares, logits), label): ((&[f64], &[f32]), &i32)| {
+            let probabilities = softmax(logits, 1.0);
+            let divergence = |(u, p): (&f64, &f64)| if *u > 0.0 { u * (u.ln() - p.ln()) } else { 0.0 };
+            let predicted = largest(logits) as u32;
+            RowScore {
+                loss_sum: shares.iter().zip(&probabilities).map(divergence).sum(),
+                count: 1.0,
+                correct: u64::from(*label == predicted as i32),
+                predicted: Some(predicted),
+            }
+        };
+        shares(batch).chunks(2).zip(logits.chunks(2)).zip(&batch.labels).map(row).collect()
     }
+}
+
+/// The share of each of two classes in the number of each row. `[B x 2]`
+fn shares(batch: &Batch) -> Vec<f64> {
+    batch.logits.iter().flatten().map(|logit| f64::from(*logit).exp()).collect()
 }
 
 /// The open place of each row in the flattened batch: where the mask token stands, or the last token.
@@ -91,6 +136,7 @@ mod tests {
             template: template.to_owned(),
             words: words.iter().map(|(class, word)| ((*class).to_owned(), (*word).to_owned())).collect(),
             soft: false,
+            regression: None,
         }
     }
 
@@ -120,6 +166,51 @@ mod tests {
         let b = batch(&[&[7, 4, 2], &[4, 7]]);
         assert_eq!(open_places(&b, Some(4)).to_vec(), [1, 3]);
         assert_eq!(open_places(&b, None).to_vec(), [2, 4]);
+    }
+
+    /// A label of 3 out of 0 to 5, and the logits of the words of both ends.
+    fn number(regression: Regression, label: f64, logits: Tensor<2>) -> (Loss, Vec<RowScore>) {
+        let words = [("0", "No"), ("5", "Yes")];
+        let words = words.iter().map(|(class, word)| ((*class).to_owned(), (*word).to_owned())).collect();
+        let config = Config { words, regression: Some(regression), ..config("{text} {mask} , {second}") };
+        let objective = build(&config, &vocabulary(false)).expect("sound");
+        let mut b = batch(&[&[7, 4]]);
+        b.labels = vec![i32::from(label >= 2.5)];
+        let shares = config.shares(&label.to_string()).expect("a number between");
+        b.logits = Some(shares.iter().map(|share| share.ln() as f32).collect());
+        (objective.loss(&b, output(logits.clone())), objective.scores(&b, output(logits)))
+    }
+
+    fn pair(device: &Device, no: f32, yes: f32) -> Tensor<2> {
+        Tensor::from_data(TensorData::new(vec![0.0, no, 0.0, yes, 0.0, 5.0, 0.0, 0.0], [1, 8]), device)
+    }
+
+    #[test]
+    fn numbers_cost_what_the_paper_card_says() {
+        let loss = |regression, label| {
+            let (loss, scores) = number(regression, label, pair(&Device::flex(), 0.2, 0.8));
+            assert_eq!((loss.count, scores[0].predicted), (1.0, Some(1)));
+            (f64::from(values(loss.sum)[0]), scores[0].loss_sum)
+        };
+        let (sum, score) = loss(Regression::Kl, 3.0);
+        assert!((sum - 0.004_476).abs() < 1e-6 && (score - 0.004_476).abs() < 1e-6, "{sum} {score}");
+        assert!((loss(Regression::Published, 3.0).0 - 2.017_453).abs() < 2e-6);
+        // At an end the other class has no share: only -ln p is left.
+        assert!((loss(Regression::Kl, 5.0).0 - 0.437_488).abs() < 1e-6);
+        assert!((loss(Regression::Kl, 0.0).1 - 1.037_488).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_gradients_of_numbers_are_finite_differences() {
+        for regression in [Regression::Kl, Regression::Published] {
+            let logits = pair(&Device::flex().autodiff(), 0.2, 0.8).require_grad();
+            let gradients = number(regression, 3.0, logits.clone()).0.sum.backward();
+            let gradient = values(logits.grad(&gradients).expect("tracked"));
+            let at = |yes: f32| f64::from(values(number(regression, 3.0, pair(&Device::flex(), 0.2, yes)).0.sum)[0]);
+            let slope = (at(0.9) - at(0.7)) / 0.2;
+            assert!((f64::from(gradient[3]) - slope).abs() < 1e-3, "{} {slope}", gradient[3]);
+            assert_eq!((gradient[0], gradient[5]), (0.0, 0.0));
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@
 // C channels, I inner channels, L layers, T tokens a row, V vocabulary
 
 use arcuate_data::LedgerEntry;
-use arcuate_model::{Architecture, ModelConfig, ParameterInfo, bert};
+use arcuate_model::{Architecture, ModelConfig, bert};
 use arcuate_objective::ObjectiveConfig;
 use arcuate_ops::Precision;
 use arcuate_ops::linear_cross_entropy::chunk_rows;
@@ -162,13 +162,6 @@ fn front(model: &ModelConfig) -> (u64, u64) {
     (pixels * (2 * front.num_layers as u64 * channels + 3), 2 * pixels * channels)
 }
 
-/// Multiplications of the convolutions for one token of a row of `t`, which is padded to what the model holds.
-fn convolved(model: &ModelConfig, infos: &[ParameterInfo], t: u64) -> f64 {
-    let ModelConfig::Bert(config) = model else { return 0.0 };
-    let weights: usize = infos.iter().filter(|info| info.shape.len() == 4).map(ParameterInfo::len).sum();
-    weights as f64 * config.hidden_size as f64 * config.max_seq_len as f64 / t.max(1) as f64
-}
-
 /// Share of the tokens that are predicted.
 fn predicted_share(objective: &ObjectiveConfig) -> f64 {
     match objective {
@@ -208,11 +201,7 @@ pub fn plan(
     }
     let s = shape(&recipe.model, recipe.precision);
     let t = recipe.batch.max_seq_len as u64;
-    let tied = infos.iter().all(|i| i.name != "lm_head.weight") && architecture.labels().is_none();
-    let tables: u64 = infos.iter().filter(|i| part(&i.name) == "embeddings").map(|i| i.len() as u64).sum();
-    let multiplied = if tied { num_parameters } else { num_parameters - tables };
-    let convolutions = convolved(&recipe.model, &infos, t);
-    let flops_per_token = 6.0 * (multiplied as f64 + convolutions) + 12.0 * (s.layers * t * s.c) as f64;
+    let flops_per_token = 3.0 * architecture.forward_flops(recipe.batch.max_seq_len);
     let tokens_per_step = recipe.batch.tokens_per_step() as u64;
     let (steps, tokens) = match recipe.horizon {
         HorizonConfig::Steps(steps) => (steps, steps.saturating_mul(tokens_per_step)),

@@ -39,7 +39,7 @@ pub use events::EventWriter;
 pub use index::{Index, list, rebuild};
 pub use metrics::{Metrics, MetricsTail, MetricsWriter, Record, read_metrics, series};
 pub use numbers::{format_bytes, format_count, format_number};
-pub use plot::{Chart, Effect, EffectPlot, Series, TerminalSize, thinned};
+pub use plot::{Chart, Effect, EffectPlot, OVER_SEEDS, Series, TerminalSize, thinned};
 pub use recipe_diff::{KeyDifference, flatten_toml, recipe_difference, recipe_differences};
 pub use report::{LedgerRow, Report, Table, Tone};
 pub use run_dir::{RunDir, check_run_name};

@@ -5,6 +5,8 @@ mod scale;
 mod svg;
 mod terminal;
 
+use std::collections::BTreeMap;
+
 pub use effects::{Effect, EffectPlot};
 pub(crate) use svg::{CHART_STYLE, line_class};
 pub use terminal::TerminalSize;
@@ -13,6 +15,9 @@ pub use terminal::TerminalSize;
 const MIN_POINTS_TO_SMOOTH: usize = 100;
 /// Longer lines are thinned before they are smoothed.
 const MAX_SMOOTHED_POINTS: usize = 4000;
+
+/// What lines and bands of [`Series::over_runs`] show, for the title of their chart.
+pub const OVER_SEEDS: &str = "mean over seeds, band from lowest to highest";
 
 /// One line of a chart.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -47,6 +52,25 @@ impl Series {
             (x, near.iter().map(|point| point.1).sum::<f64>() / near.len() as f64)
         };
         Self { name: self.name.clone(), points: points.iter().enumerate().map(mean).collect(), ..Self::default() }
+    }
+
+    /// The mean of several runs at each step, with a band from the lowest to the highest; none with less than two steps.
+    pub fn over_runs(name: &str, curves: &[Vec<(f64, f64)>]) -> Option<Self> {
+        let mut at: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+        for (x, y) in curves.iter().flatten().filter(|point| point.0 >= 0.0 && point.1.is_finite()) {
+            at.entry(*x as u64).or_default().push(*y);
+        }
+        if at.len() < 2 {
+            return None;
+        }
+        let mean = |values: &Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
+        let low = |values: &Vec<f64>| values.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = |values: &Vec<f64>| values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let points: Vec<(f64, f64)> = at.iter().map(|(x, values)| (*x as f64, mean(values))).collect();
+        // Hundreds of corners are as good as thousands.
+        let every = at.len().div_ceil(300);
+        let band = at.iter().step_by(every).map(|(x, values)| (*x as f64, low(values), high(values))).collect();
+        Some(Self::new(name, points).band(band))
     }
 
     /// The line with an area around it.
@@ -152,6 +176,17 @@ pub fn thinned(points: &[(f64, f64)], max_points: usize) -> Vec<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bands_span_the_runs() {
+        let curves = [vec![(1.0, 2.0), (2.0, 4.0)], vec![(1.0, 4.0), (2.0, f64::NAN)]];
+        let series = Series::over_runs("a", &curves).expect("points");
+        assert_eq!(
+            (series.points, series.band),
+            (vec![(1.0, 3.0), (2.0, 4.0)], vec![(1.0, 2.0, 4.0), (2.0, 4.0, 4.0)])
+        );
+        assert!(Series::over_runs("a", &[vec![(1.0, 2.0)]]).is_none());
+    }
 
     #[test]
     fn smoothing_keeps_slopes_and_evens_out_the_end() {

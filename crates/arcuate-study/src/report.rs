@@ -6,8 +6,8 @@ use std::path::Path;
 use arcuate_recipe::Study;
 use arcuate_recipe::study::BudgetConfig;
 use arcuate_record::{
-    Chart, Cost, Effect, EffectPlot, Report, Series, Table, Tone, format_count, format_duration, format_number,
-    recipe_differences, text_table, utc_now, write_atomic,
+    Chart, Cost, Effect, EffectPlot, OVER_SEEDS, Report, Series, Table, Tone, format_count, format_duration,
+    format_number, recipe_differences, text_table, utc_now, write_atomic,
 };
 use serde_json::Value;
 
@@ -330,39 +330,18 @@ fn rule(study: &Study) -> String {
     text
 }
 
-/// The mean over seeds at each step, with the range of the seeds around it.
-fn banded(name: &str, curves: &[&Vec<(f64, f64)>]) -> Option<Series> {
-    let mut at: std::collections::BTreeMap<u64, Vec<f64>> = std::collections::BTreeMap::new();
-    for (x, y) in curves.iter().flat_map(|curve| curve.iter()).filter(|point| point.0 >= 0.0 && point.1.is_finite()) {
-        at.entry(*x as u64).or_default().push(*y);
-    }
-    if at.len() < 2 {
-        return None;
-    }
-    let mean = |values: &Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
-    let range = |values: &Vec<f64>| {
-        values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(*value), high.max(*value)))
-    };
-    let points: Vec<(f64, f64)> = at.iter().map(|(x, values)| (*x as f64, mean(values))).collect();
-    // Hundreds of corners are as good as thousands.
-    let every = at.len().div_ceil(300);
-    let band = at.iter().step_by(every).map(|(x, values)| (*x as f64, range(values).0, range(values).1)).collect();
-    Some(Series::new(name, points).band(band))
-}
-
 fn curves(outcome: &StudyOutcome) -> Vec<Chart> {
     let of = |pick: &dyn Fn(&crate::Measured) -> Vec<(f64, f64)>| -> Vec<Series> {
         let arm = |arm: &crate::ArmOutcome| {
             let runs = outcome.runs.iter().filter(|run| run.arm.as_deref() == Some(arm.name.as_str()));
             let curves: Vec<Vec<(f64, f64)>> = runs.map(pick).collect();
-            banded(&arm.name, &curves.iter().collect::<Vec<_>>())
+            Series::over_runs(&arm.name, &curves)
         };
         outcome.arms.iter().filter_map(arm).collect()
     };
-    let note = "mean over seeds, band from lowest to highest";
     let charts = [
-        (format!("{} ({note})", metric_name(outcome)), of(&|run| run.curve.clone())),
-        (format!("training loss ({note})"), of(&|run| run.loss.clone())),
+        (format!("{} ({OVER_SEEDS})", metric_name(outcome)), of(&|run| run.curve.clone())),
+        (format!("training loss ({OVER_SEEDS})"), of(&|run| run.loss.clone())),
     ];
     let filled = charts.into_iter().filter(|(_, series)| !series.is_empty());
     filled.map(|(title, series)| Chart::new(&title, series)).collect()
@@ -513,15 +492,5 @@ mod tests {
         assert!(table(&outcome).contains("INCONCLUSIVE: only 0 of 3 seeds"));
         let page = std::fs::read_to_string(folder.path().join("report.html")).expect("written");
         assert!(page.contains("verdict neutral") && !page.contains("NaN"));
-    }
-
-    #[test]
-    fn bands_span_the_seeds() {
-        let series = banded("a", &[&vec![(1.0, 2.0), (2.0, 4.0)], &vec![(1.0, 4.0), (2.0, f64::NAN)]]).expect("points");
-        assert_eq!(
-            (series.points, series.band),
-            (vec![(1.0, 3.0), (2.0, 4.0)], vec![(1.0, 2.0, 4.0), (2.0, 4.0, 4.0)])
-        );
-        assert!(banded("a", &[&vec![(1.0, 2.0)]]).is_none());
     }
 }

@@ -183,7 +183,9 @@ fn words_are_tagged_together() {
     let text = std::fs::read_to_string(folder.path("tagged.jsonl")).expect("readable");
     std::fs::write(folder.path("tagged.jsonl"), text.replacen("[\"O\",", "[", 1)).expect("writable");
     let output = folder.run(&["eval", best, "tag:tagged.jsonl"]);
-    assert!(!output.status.success() && self::text(&output).contains("6 tags as `tags` for a text of 7 words (id `0`)"));
+    assert!(
+        !output.status.success() && self::text(&output).contains("6 tags as `tags` for a text of 7 words (id `0`)")
+    );
 }
 
 #[test]

@@ -621,7 +621,8 @@ fn a_prompt_gives_its_classes_and_keeps_its_open_place() {
     let mut config = folder.config("x.jsonl", document());
     config.source.get_mut("a").expect("the only source").label_column = Some("kind".to_owned());
     let words = ["k0", "k1", "k2", "k3"].map(|class| (class.to_owned(), format!("word{class}")));
-    let prompt = crate::Prompt { template: "{text} is {mask} !".to_owned(), words: words.into(), soft: false };
+    let prompt =
+        crate::Prompt { template: "{text} is {mask} !".to_owned(), words: words.into(), soft: false, regression: None };
     let options = CorpusOptions {
         max_seq_len: 24,
         framing: Framing::Bert,
@@ -638,8 +639,12 @@ fn a_prompt_gives_its_classes_and_keeps_its_open_place() {
         assert_eq!(row.input_ids.iter().filter(|id| **id == MASK).count(), 1);
         assert_eq!(row.input_ids[row.len() - 4..], [MASK, u32::from(b' '), u32::from(b'!'), SEP]);
     }
-    let few =
-        crate::Prompt { words: prompt.words.into_iter().take(2).collect(), template: prompt.template, soft: false };
+    let few = crate::Prompt {
+        words: prompt.words.into_iter().take(2).collect(),
+        template: prompt.template,
+        soft: false,
+        regression: None,
+    };
     let error = open(&config, &CorpusOptions { prompt: Some(few), ..options }).err().expect("no word").to_string();
     assert!(error.contains("the label `k2` has no word"), "{error}");
 }

@@ -137,7 +137,7 @@ fn documents(texts: &[&str]) -> Vec<arcuate_data::Result<Document>> {
 
 fn prompt(template: &str) -> Prompt {
     let words = [("a", "union"), ("b", "state")].map(|(class, word)| (class.to_owned(), word.to_owned()));
-    Prompt { template: template.to_owned(), words: words.into(), soft: false }
+    Prompt { template: template.to_owned(), words: words.into(), soft: false, regression: None }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The page of one study: claim, verdict, how far its arms and seeds are, what they measured.
 
-use arcuate_record::html::escape;
-use arcuate_record::{State, format_number};
+use arcuate_record::html::{escape, figure};
+use arcuate_record::{Chart, OVER_SEEDS, Series, State, format_number};
 use serde_json::Value;
 
 use super::View;
@@ -58,6 +58,7 @@ pub(super) fn page(view: &View<'_>, study: &Study) -> Page {
         let heading = if plan.arms.is_empty() { "Runs" } else { "Shared steps" };
         live += &section(heading, &format!("<ul>{}</ul>\n", listed.iter().map(item).collect::<String>()));
     }
+    live += &curves(view, study, &runs);
     live += &arms(results);
     live += &contrasts(results);
     let failed: String = runs
@@ -131,6 +132,32 @@ fn grid(study: &Study, runs: &[&Run]) -> String {
     let rows: Vec<Vec<Cell>> = plan.arms.iter().map(row).collect();
     let unit = if plan.unit.is_empty() { String::new() } else { format!(" in {}", plan.unit) };
     table(&format!("{}{unit}, of runs that are done", plan.metric), &headers, 0, &rows)
+}
+
+/// The metric and the training loss of each arm over its seeds, from the last of its steps that has any.
+fn curves(view: &View<'_>, study: &Study, runs: &[&Run]) -> String {
+    let prefix = format!("{}/", study.name);
+    let own = |run: &Run| run.summary.name.strip_prefix(&prefix).unwrap_or_default().to_owned();
+    let arm = |arm: &super::plan::Arm, metric: &str, scale: f64| {
+        arm.steps.iter().rev().find_map(|step| {
+            let of_step = runs.iter().filter(|run| step.owns(&own(run), None));
+            let lines: Vec<Vec<(f64, f64)>> = of_step
+                .filter_map(|run| {
+                    let curves = view.follower.curves(&run.summary.path);
+                    Some(curves.get(metric)?.iter().map(|(x, y)| (*x, y * scale)).collect())
+                })
+                .collect();
+            Series::over_runs(&arm.name, &lines)
+        })
+    };
+    let plan = &study.plan;
+    let charts = [(plan.metric.as_str(), plan.scale), ("train/loss", 1.0)].map(|(metric, scale)| {
+        let series: Vec<Series> = plan.arms.iter().filter_map(|one| arm(one, metric, scale)).collect();
+        let chart = || figure(&Chart::new(&format!("{metric} ({OVER_SEEDS})"), series.clone()));
+        if series.is_empty() { String::new() } else { chart() }
+    });
+    let charts = charts.concat();
+    if charts.is_empty() { charts } else { section("Curves", &format!("<div class=\"figures\">{charts}</div>\n")) }
 }
 
 fn number(value: &Value) -> String {

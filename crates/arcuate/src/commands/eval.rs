@@ -7,15 +7,16 @@ use std::time::Instant;
 use anyhow::Context;
 use arcuate_data::{Corpus, CorpusOptions, Document, Framing, Progress, Split, Stage, reader};
 use arcuate_eval::{
-    ClassificationResult, CommitteeMean, Done, Error, EvalModel, HeldOutOptions, HeldOutResult, RowResult,
-    TaggingResult, Task, TaskResult, causal_rows, class_logits, classification_task, classify, committee, evaluate,
-    held_out_task, labelled_documents, lm_eval_json, run_task, tag, tagging_task,
+    ClassificationResult, CommitteeMean, Done, Error, EvalModel, HeldOutOptions, HeldOutResult, RegressionResult,
+    RowResult, TaggingResult, Task, TaskResult, causal_rows, class_logits, classification_task, classify, committee,
+    evaluate, held_out_task, labelled_documents, lm_eval_json, predict_numbers, regression_task, run_task, tag,
+    tagging_task,
 };
 use arcuate_model::Input;
 use arcuate_objective::ObjectiveConfig;
 use arcuate_recipe::{Recipe, build};
 use arcuate_record::statistics::Bootstrap;
-use arcuate_record::{format_bytes, format_count, format_number, text_table, write_atomic};
+use arcuate_record::{Cost, format_bytes, format_count, format_number, text_table, write_atomic};
 use arcuate_text::Tokenizer;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
@@ -29,6 +30,7 @@ use crate::{exit, terminal};
 #[command(after_help = "Tasks:
   text:FILE             loss, perplexity and bits per byte of a text
   choice:FILE.jsonl     multiple choice by log-likelihood; lines {\"context\", \"choices\", \"answer\"}
+  number:FILE.jsonl     correlation of predicted numbers with the right ones; lines {\"text\", \"label\"}
   classify:FILE.jsonl   a classifier's accuracy and macro-F1; lines {\"text\", \"label\"}
   tag:FILE.jsonl        a tagger's accuracy and F1 over entities; lines {\"text\", \"tags\"}
   recipe:FILE.toml      the held-out part of a recipe's data, by the recipe's objective
@@ -89,7 +91,7 @@ impl Job {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    let results = results(&args)?;
+    let results = results(&args, &mut Cost::default())?;
     let value = lm_eval_json(&args.model.display().to_string(), args.microbatch, &results);
     if let Some(file) = &args.output {
         write_atomic(file, format!("{value:#}\n").as_bytes()).context("cannot write the result")?;
@@ -104,6 +106,7 @@ pub(crate) fn one_task(
     task: &str,
     mean: Option<CommitteeMean>,
     limit: Option<u64>,
+    cost: &mut Cost,
 ) -> anyhow::Result<TaskResult> {
     let args = |model: &PathBuf| Args {
         model: model.clone(),
@@ -119,7 +122,7 @@ pub(crate) fn one_task(
     };
     let first = models.first().context("an evaluation needs a model")?;
     let Some(mean) = mean.filter(|_| models.len() > 1) else {
-        return results(&args(first))?.pop().context("a task has a result");
+        return results(&args(first), cost)?.pop().context("a task has a result");
     };
     let mut members = Vec::new();
     let mut labels: Option<Vec<String>> = None;
@@ -137,7 +140,11 @@ pub(crate) fn one_task(
             );
             return Err(exit::Coded { code: 4, message }.into());
         }
-        let mut quiet = |_: Done| ControlFlow::Continue(());
+        let mut total = Done::default();
+        let mut quiet = |done: Done| {
+            total = done;
+            ControlFlow::Continue(())
+        };
         members.push(match job {
             Job::File(Task::Classify(file)) => {
                 class_logits(&eval, labelled_documents(&file).map_err(coded)?, &mut quiet).map_err(coded)?
@@ -152,6 +159,7 @@ pub(crate) fn one_task(
                 return Err(exit::usage(message));
             }
         });
+        add_cost(cost, &eval, total);
         terminal::say("eval", &format!("{} {task}", model.display()));
     }
     let items = committee(&members, mean).map_err(coded)?;
@@ -162,7 +170,14 @@ pub(crate) fn one_task(
     Ok(result)
 }
 
-fn results(args: &Args) -> anyhow::Result<Vec<TaskResult>> {
+/// Adds what a task took to what others took.
+pub(in crate::commands) fn add_cost(cost: &mut Cost, model: &EvalModel<'_>, done: Done) {
+    let row_len = done.tokens / done.rows.max(1);
+    cost.tokens += done.tokens;
+    cost.flops += done.tokens as f64 * model.network.architecture().forward_flops(row_len as usize);
+}
+
+fn results(args: &Args, cost: &mut Cost) -> anyhow::Result<Vec<TaskResult>> {
     folder::check(&args.model)?;
     if args.microbatch == 0 || args.stride == Some(0) || args.max_seq_len == Some(0) {
         return Err(exit::usage("`--microbatch`, `--stride` and `--max-seq-len` must be 1 or more"));
@@ -191,7 +206,9 @@ fn results(args: &Args) -> anyhow::Result<Vec<TaskResult>> {
     for job in &jobs {
         let start = Instant::now();
         let bar = counter();
+        let mut total = Done::default();
         let mut progress = |done: Done| {
+            total = done;
             bar.set_position(done.rows);
             bar.set_message(format!("{} tokens", format_count(done.tokens)));
             ControlFlow::Continue(())
@@ -201,6 +218,7 @@ fn results(args: &Args) -> anyhow::Result<Vec<TaskResult>> {
             Job::Recipe(name, recipe) => recipe_task(name, recipe, &model, &mut progress),
         };
         bar.finish_and_clear();
+        add_cost(cost, &model, total);
         results.push(result.with_context(|| format!("`{}`", job.name()))?);
         terminal::say("eval", &format!("{} in {}", job.name(), terminal::duration(start.elapsed().as_secs_f64())));
     }
@@ -262,6 +280,11 @@ fn recipe_task(
     let longest = model.max_seq_len.unwrap_or(recipe.batch.max_seq_len);
     let model = EvalModel { max_seq_len: Some(longest), ..*model };
     let mut result = match &recipe.objective {
+        ObjectiveConfig::Prompt(prompt) if prompt.regression.is_some() => {
+            let items = predict_numbers(&model, held_out_documents(recipe)?, progress).map_err(coded)?;
+            let bootstrap = Bootstrap { seed: model.seed, ..Bootstrap::default() };
+            regression_task(&Task::HeldOut, &RegressionResult::new(&items, &bootstrap).map_err(coded)?)
+        }
         ObjectiveConfig::Classification(_) | ObjectiveConfig::Prompt(_) => {
             let items = classify(&model, held_out_documents(recipe)?, progress).map_err(coded)?;
             let bootstrap = Bootstrap { seed: model.seed, ..Bootstrap::default() };

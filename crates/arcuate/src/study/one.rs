@@ -42,7 +42,9 @@ pub(crate) fn run_one(study: &Loaded<Study>, name: &str, options: Options) -> Re
         Work::Command(_) => in_folder(run, &folder, &inputs, |path| {
             let begun = Instant::now();
             command(&run.arguments(&folder), path, &options.stop)?;
-            Cost { seconds: begun.elapsed().as_secs_f64(), ..Cost::default() }.save(path)?;
+            let mut cost = labelling(path)?;
+            cost.seconds = begun.elapsed().as_secs_f64();
+            cost.save(path)?;
             Ok(())
         }),
     }
@@ -85,15 +87,29 @@ fn evaluate(run: &StudyRun, folder: &Path, path: &Path, eval: &EvalStepConfig, m
         Combine::MeanProbability => CommitteeMean::Probability,
         Combine::MeanLogit => CommitteeMean::Logit,
     });
-    let result = crate::commands::one_task(&checkpoints, &run.task(folder, eval), mean, eval.limit)?;
+    let mut cost = Cost::default();
+    let result = crate::commands::one_task(&checkpoints, &run.task(folder, eval), mean, eval.limit, &mut cost)?;
     let names = models.join(",");
     let json = lm_eval_json(&names, 16, std::slice::from_ref(&result));
     arcuate_record::write_atomic(&path.join("results.json"), format!("{json:#}\n").as_bytes())?;
     record(&result, path)?;
-    let tokens = result.details["tokens"].as_u64().unwrap_or_default();
-    let seconds = begun.elapsed().as_secs_f64();
-    Cost { tokens, seconds, peak_memory_bytes: memory::peak(), ..Cost::default() }.save(path)?;
+    cost.seconds = begun.elapsed().as_secs_f64();
+    cost.peak_memory_bytes = memory::peak();
+    cost.save(path)?;
     Ok(())
+}
+
+/// What a model took to label texts into a folder, as it is written beside them.
+fn labelling(path: &Path) -> Result<Cost> {
+    let mut cost = Cost::default();
+    for entry in std::fs::read_dir(path).with_context(|| format!("cannot read `{}`", path.display()))? {
+        let file = entry?.path();
+        if file.to_string_lossy().ends_with(".annotation.json") {
+            let about: serde_json::Value = serde_json::from_str(&crate::commands::read(&file)?)?;
+            cost += serde_json::from_value::<Cost>(about["cost"].clone()).unwrap_or_default();
+        }
+    }
+    Ok(cost)
 }
 
 /// The metrics of a task as a line of `metrics.jsonl`, so that an evaluation can be read like a training.

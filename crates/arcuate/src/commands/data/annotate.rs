@@ -8,10 +8,10 @@ use anyhow::Context;
 use arcuate_data::{SourceConfig, reader};
 use arcuate_eval::annotate::{Annotation, Labels, most_probable};
 use arcuate_eval::{Done, EvalModel, each_document};
-use arcuate_record::{format_count, write_atomic};
+use arcuate_record::{Cost, format_count, write_atomic};
 use serde_json::{Value, json};
 
-use crate::commands::eval::{coded, counter};
+use crate::commands::eval::{add_cost, coded, counter};
 use crate::commands::generate::folder;
 use crate::commands::runs::output;
 use crate::{exit, terminal};
@@ -98,7 +98,9 @@ pub(super) fn run(args: &AnnotateArgs) -> anyhow::Result<()> {
     let mut file = BufWriter::new(file);
     let mut found: Vec<(usize, f64)> = Vec::new();
     let bar = counter();
+    let mut total = Done::default();
     let mut progress = |done: Done| {
+        total = done;
         bar.set_position(done.rows);
         ControlFlow::Continue(())
     };
@@ -126,6 +128,8 @@ pub(super) fn run(args: &AnnotateArgs) -> anyhow::Result<()> {
     std::fs::rename(&draft, &args.output).with_context(|| format!("cannot write `{}`", args.output.display()))?;
     let mut by_class = vec![0u64; classes.len()];
     found.iter().for_each(|(class, _)| by_class[*class] += 1);
+    let mut cost = Cost::default();
+    add_cost(&mut cost, &eval, total);
     let about = json!({
         "model": args.model,
         "scorer": scorer,
@@ -136,6 +140,7 @@ pub(super) fn run(args: &AnnotateArgs) -> anyhow::Result<()> {
         "is_filled": args.fill,
         "top_per_class": args.top_per_class,
         "documents": found.len(),
+        "cost": {"tokens": cost.tokens, "flops": cost.flops},
         "written": num_written,
         "by_class": classes.iter().cloned().zip(by_class.iter().copied()).collect::<std::collections::BTreeMap<_, _>>(),
         "mean_probability": found.iter().map(|(_, p)| p).sum::<f64>() / found.len().max(1) as f64,
