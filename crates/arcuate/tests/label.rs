@@ -153,6 +153,33 @@ fn a_prompt_is_trained_evaluated_and_filled() {
 }
 
 #[test]
+fn a_prompt_gives_numbers() {
+    let folder = Folder::new();
+    let number = |i: usize| if i % 2 == 0 { 0.5 + 0.01 * (i % 7) as f64 } else { 4.5 - 0.01 * (i % 5) as f64 };
+    let line = |(i, line): (usize, &Value)| format!("{{\"text\": {}, \"label\": {}}}\n", line["text"], number(i));
+    let lines: Vec<String> = folder.lines("all.jsonl").iter().enumerate().map(line).collect();
+    std::fs::write(folder.path("few.jsonl"), lines[..240].concat()).expect("writable");
+    std::fs::write(folder.path("test.jsonl"), lines[240..].concat()).expect("writable");
+    let objective = |words: &str| {
+        format!("[objective.prompt]\ntemplate = \"{{text}} It was {{mask}} .\"\nwords = {words}\nregression = \"kl\"\n")
+    };
+    let recipe = folder.recipe("number", LABELLED, &objective("{ 0 = \"animal\", 5 = \"plant\" }"), "");
+    folder.done(&["run", &recipe]);
+    let best = "runs/number/checkpoints/best";
+    let output = folder.run(&["eval", best, "number:test.jsonl", "held-out", "--json"]);
+    let result: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let pearson = result["results"]["number:test.jsonl"]["pearson,none"].as_f64().expect("a number");
+    assert!((-1.0..=1.0).contains(&pearson), "{pearson}");
+    assert!(result["results"]["held-out"]["rmse,none"].as_f64().is_some_and(|rmse| rmse < 5.0));
+    std::fs::write(folder.path("wrong.jsonl"), "{\"text\": \"a\", \"label\": 5.1}\n").expect("writable");
+    let output = folder.run(&["eval", best, "number:wrong.jsonl"]);
+    assert!(!output.status.success() && text(&output).contains("5.1"), "{}", text(&output));
+    let three = folder.recipe("three", LABELLED, &objective("{ 0 = \"animal\", x = \"plant\" }"), "");
+    let output = folder.run(&["check", &three]);
+    assert!(text(&output).contains("not the two ends of a range"), "{}", text(&output));
+}
+
+#[test]
 fn words_are_tagged_together() {
     let folder = Folder::new();
     let tagged = |lines: Vec<Value>| {

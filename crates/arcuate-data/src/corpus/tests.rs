@@ -649,6 +649,47 @@ fn a_prompt_gives_its_classes_and_keeps_its_open_place() {
     assert!(error.contains("the label `k2` has no word"), "{error}");
 }
 
+#[test]
+fn labels_between_the_ends_of_a_prompt_are_shared_out() {
+    let folder = Folder::new();
+    let line = |id: usize, label: &str| format!("{{\"id\": \"{id}\", \"text\": \"text {id}\", \"like\": {label}}}\n");
+    let labels = ["0", "1.25", "\"4\"", "5.0"];
+    folder.write("x.jsonl", (0..40).map(|id| line(id, labels[id % 4])).collect::<String>());
+    let mut config = folder.config("x.jsonl", document());
+    config.source.get_mut("a").expect("the only source").label_column = Some("like".to_owned());
+    let words = [("0", "No"), ("5", "Yes")].map(|(class, word)| (class.to_owned(), word.to_owned()));
+    let prompt = crate::Prompt {
+        template: "{text} {mask}".to_owned(),
+        words: words.into(),
+        soft: false,
+        regression: Some(crate::Regression::Kl),
+    };
+    let options = CorpusOptions {
+        max_seq_len: 24,
+        framing: Framing::Bert,
+        labels: true,
+        logits: false,
+        tags: false,
+        prompt: Some(prompt),
+    };
+    let corpus = open(&config, &options).expect("opens");
+    assert_eq!(corpus.label_names(), ["0", "5"]);
+    let mut seen = [0; 4];
+    for row in one_epoch(&corpus, 1) {
+        let shares: Vec<f32> = row.logits.expect("a number").iter().map(|logit| logit.exp()).collect();
+        let found = [0.0, 0.25, 0.8, 1.0].iter().position(|share| (share - shares[1]).abs() < 1e-6);
+        seen[found.expect("one of the labels")] += 1;
+        assert!((shares[0] + shares[1] - 1.0).abs() < 1e-6);
+        assert_eq!(row.label, Some(u32::from(shares[1] > 0.5)));
+    }
+    assert!(seen.iter().all(|num| *num > 0), "{seen:?}");
+    for wrong in ["5.5", "-0.1", "\"much\"", "\"NaN\""] {
+        folder.write("x.jsonl", (0..40).map(|id| line(id, labels[id % 4])).collect::<String>() + &line(77, wrong));
+        let error = open(&config, &options).err().expect("wrong on purpose").to_string();
+        assert!(error.contains("`77`") && error.contains("no number from 0 to 5"), "{error}");
+    }
+}
+
 fn tagged() -> CorpusOptions {
     CorpusOptions { max_seq_len: 12, framing: Framing::Bert, labels: false, logits: false, tags: true, prompt: None }
 }

@@ -210,7 +210,6 @@ fn a_study_shows_its_grid_and_its_verdict() {
         ">base</a>",
         "from base",
         "/report?name=st",
-        "eval/bits_per_byte (mean over seeds",
         "train/loss (mean over seeds",
     ] {
         assert!(text.contains(words), "{words}: {text}");
