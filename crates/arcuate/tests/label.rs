@@ -155,7 +155,7 @@ fn a_prompt_is_trained_evaluated_and_filled() {
 #[test]
 fn a_prompt_gives_numbers() {
     let folder = Folder::new();
-    let number = |i: usize| if i % 2 == 0 { 0.5 + 0.01 * (i % 7) as f64 } else { 4.5 - 0.01 * (i % 5) as f64 };
+    let number = |i: usize| if i.is_multiple_of(2) { 0.5 + 0.01 * (i % 7) as f64 } else { 4.5 - 0.01 * (i % 5) as f64 };
     let line = |(i, line): (usize, &Value)| format!("{{\"text\": {}, \"label\": {}}}\n", line["text"], number(i));
     let lines: Vec<String> = folder.lines("all.jsonl").iter().enumerate().map(line).collect();
     std::fs::write(folder.path("few.jsonl"), lines[..240].concat()).expect("writable");
