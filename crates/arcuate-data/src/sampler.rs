@@ -85,7 +85,7 @@ impl Sampler {
         let row = self.row_at(chosen, self.progress[chosen].rows)?;
         let progress = &mut self.progress[chosen];
         progress.rows += 1;
-        progress.tokens += row.len() as u64;
+        progress.tokens += row.num_positions() as u64;
         progress.bytes += row.num_bytes;
         Ok(row)
     }

@@ -23,6 +23,6 @@ pub use error::{Error, Result};
 pub use input::{Input, Wanted};
 pub use layer::{ConvFrontConfig, Dropout, KvCache, Seen};
 pub use network::{Architecture, Head, Network};
-pub use output::Output;
+pub use output::{Codes, Output};
 pub use params::{ParameterInfo, Replace, Visit, is_buffer, with_values};
 pub use public_config::TokenIds;

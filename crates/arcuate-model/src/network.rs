@@ -344,6 +344,7 @@ impl Network {
             Wanted::All => return self.head(self.hidden(input), input),
             Wanted::Tokens(places) => places.clone(),
             Wanted::Rows => first_tokens(input).collect(),
+            Wanted::Codes(_) => return Err(no_head("quantizer")),
             Wanted::RowsAndTokens(places) => first_tokens(input).chain(places.iter().copied()).collect(),
         };
         // In training only: results of an evaluation are the same to the bit whatever else is in the batch.

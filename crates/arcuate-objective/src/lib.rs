@@ -185,6 +185,7 @@ pub(crate) mod testing {
             token_types: cells(&|_, _| 0),
             labels: vec![-100; rows.len()],
             logits: None,
+            sound: None,
             is_padding: cells(&|i, t| i32::from(t >= rows[i].len())).into_iter().map(|x| x == 1).collect(),
             row_keys: (0..rows.len() as u64).collect(),
             sources: vec![0; rows.len()],

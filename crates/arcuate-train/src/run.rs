@@ -400,7 +400,7 @@ impl Trainer<'_> {
             count += c;
             tokens += batch.num_tokens() as u64;
             bytes += batch.num_bytes;
-            padding += (batch.input_ids.len() - batch.num_tokens()) as u64;
+            padding += (batch.num_positions() - batch.num_tokens()) as u64;
             ids.extend(batch.sources.iter().copied().zip(batch.row_keys.iter().copied()));
         }
         let count = if count > 0.0 { count } else { 1.0 };

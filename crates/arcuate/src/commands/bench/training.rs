@@ -100,6 +100,7 @@ fn random(sizes: &Sizes, first: usize, share: impl Fn(f64) -> f64) -> anyhow::Re
         is_padding: Vec::new(),
         row_keys: (0..num_rows as u64).collect(),
         logits: None,
+        sound: None,
         sources: vec![0; num_rows],
         num_bytes: 0,
     };
