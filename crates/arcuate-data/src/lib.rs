@@ -26,6 +26,7 @@ mod split;
 mod store;
 mod summary;
 mod texts;
+pub mod transform;
 mod words;
 
 #[cfg(test)]
