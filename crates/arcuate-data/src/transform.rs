@@ -1,3 +1,4 @@
-//! Changes of rows and batches that need no network: what is hidden of a sound.
+//! What is made of sounds without a network: what is hidden of them, and units that stand for kinds of frames.
 
+pub mod kmeans;
 pub mod span_mask;

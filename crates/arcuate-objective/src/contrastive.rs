@@ -14,8 +14,6 @@
 //! Baevski et al. 2020 (wav2vec 2.0)
 // N hidden frames, D dimensions, K negatives, G codebooks, V entries of each
 
-use std::sync::Arc;
-
 use arcuate_data::transform::span_mask::{SpanMask, draw_negatives};
 use arcuate_data::{Batch, Gumbel, Sound};
 use arcuate_model::{Codes, Output, Wanted};
@@ -246,7 +244,9 @@ impl Objective for Contrastive {
         let loss = Loss::new(sum, count)
             .term("contrastive_loss", told, count)
             .term("contrastive_accuracy", right, count)
+            .term("contrastive_chance", (competing as f64).ln() * count, count)
             .term("code_perplexity", taken * count, count)
+            .term("codebook_perplexity", taken / books as f64 * count, count)
             .term("probability_perplexity", host_perplexity(&usage, entries) * count, count)
             .term("dead_entries", dead / all * count, count)
             .term("feature_penalty", penalty * count, count)

@@ -16,6 +16,7 @@ pub mod contrastive;
 pub mod ctc;
 pub mod distillation;
 pub mod masked_lm;
+pub mod masked_prediction;
 pub mod next_token;
 pub mod prompt;
 pub mod tagging;
@@ -141,7 +142,7 @@ macro_rules! objectives {
     };
 }
 
-objectives! { Classification => classification, Contrastive => contrastive, Ctc => ctc, Distillation => distillation, MaskedLm => masked_lm, NextToken => next_token, Prompt => prompt, Tagging => tagging }
+objectives! { Classification => classification, Contrastive => contrastive, Ctc => ctc, Distillation => distillation, MaskedLm => masked_lm, MaskedPrediction => masked_prediction, NextToken => next_token, Prompt => prompt, Tagging => tagging }
 
 impl ObjectiveConfig {
     /// Whether whole rows or words are told apart by class, so that accuracy is what counts.
