@@ -111,8 +111,9 @@ pub(crate) fn build(config: &Config, _: &Vocabulary) -> Result<Contrastive> {
 
 /// Hidden frames of each row.
 fn hidden_counts(sound: &Sound) -> Vec<usize> {
+    let row = |row: usize| sound.is_hidden.get(row * sound.num_frames..(row + 1) * sound.num_frames);
     let count = |row: &[bool]| row.iter().filter(|is_hidden| **is_hidden).count();
-    sound.is_hidden.chunks(sound.num_frames.max(1)).map(count).collect()
+    (0..sound.num_rows()).map(|i| row(i).map_or(0, count)).collect()
 }
 
 /// Rows of length 1, or of the shortest length that does not count as nothing. `[N, D]`

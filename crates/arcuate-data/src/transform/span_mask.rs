@@ -29,7 +29,7 @@ pub enum SpanMask {
     Transformers(Transformers),
 }
 
-/// `[… .fairseq]`
+/// The table `fairseq` of a mask.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Fairseq {
@@ -47,7 +47,7 @@ pub struct Fairseq {
     pub equal_counts: bool,
 }
 
-/// `[… .bernoulli]`
+/// The table `bernoulli` of a mask.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Bernoulli {
@@ -59,7 +59,7 @@ pub struct Bernoulli {
     pub span_length: usize,
 }
 
-/// `[… .transformers]`
+/// The table `transformers` of a mask.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Transformers {
