@@ -1,5 +1,6 @@
 //! The recipe tables that belong to the training loop: batch, horizon, checkpoints, guards.
 
+use arcuate_data::MicrobatchLimits;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -99,7 +100,8 @@ impl std::fmt::Display for Length {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BatchConfig {
-    /// Tokens in a row; longer documents are cut.
+    /// Tokens in a row; longer documents are cut. Of speech: frames of the network; longer utterances are left out, or cut where
+    /// nothing of their transcript is needed.
     #[schemars(range(min = 1))]
     pub max_seq_len: usize,
     /// Rows in one forward pass; memory grows with it.
@@ -109,9 +111,25 @@ pub struct BatchConfig {
     #[serde(default = "one")]
     #[schemars(range(min = 1))]
     pub accumulate_steps: usize,
+    /// Most frames in one forward pass of speech, padding included: rows of similar length are put together, fewer of them
+    /// where they are long. Left out: always `microbatch` rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_frames: Option<usize>,
 }
 
 impl BatchConfig {
+    /// What one forward pass takes.
+    pub fn limits(&self) -> MicrobatchLimits {
+        MicrobatchLimits { rows: self.microbatch, tokens: self.max_frames.map(|frames| frames as u64) }
+    }
+
+    /// The most positions that one forward pass computes, padding included.
+    pub fn positions_per_pass(&self) -> usize {
+        let all = self.microbatch.saturating_mul(self.max_seq_len);
+        self.max_frames.map_or(all, |most| all.min(most.max(self.max_seq_len)))
+    }
+
     /// Rows in one step of the optimizer.
     pub fn global_batch(&self) -> usize {
         self.microbatch.saturating_mul(self.accumulate_steps)
@@ -119,7 +137,7 @@ impl BatchConfig {
 
     /// The most tokens one step of the optimizer can hold.
     pub fn tokens_per_step(&self) -> usize {
-        self.global_batch().saturating_mul(self.max_seq_len)
+        self.positions_per_pass().saturating_mul(self.accumulate_steps)
     }
 
     /// Values that no run can use, each with its key.
@@ -374,7 +392,7 @@ mod tests {
 
     #[test]
     fn a_batch_of_nothing_or_of_too_much_is_found() {
-        let batch = BatchConfig { max_seq_len: 256, microbatch: 8, accumulate_steps: 2 };
+        let batch = BatchConfig { max_seq_len: 256, microbatch: 8, accumulate_steps: 2, max_frames: None };
         assert_eq!((batch.global_batch(), batch.tokens_per_step()), (16, 4096));
         assert_eq!(batch.check(), vec![]);
         let empty = BatchConfig { microbatch: 0, ..batch.clone() };

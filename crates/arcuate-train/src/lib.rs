@@ -4,6 +4,7 @@ mod checkpoint;
 mod config;
 mod error;
 mod exact;
+mod feed;
 mod guard;
 mod optimizer;
 mod run;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arcuate_data::{Batch, Row, Sampler, collate};
+use arcuate_data::{Batch, Sampler};
 use arcuate_model::{Dropout, Input, Network, Replace, Seen, Visit, is_buffer};
 use arcuate_objective::{Objective, Term};
 use arcuate_ops::Precision;
@@ -16,6 +16,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::checkpoint::{Checkpoint, CheckpointStore, LoopState};
 use crate::config::{BatchConfig, CheckpointConfig, FreezeUntil, GuardConfig, HorizonConfig, Position, RateRule};
+use crate::feed::Feed;
 use crate::guard::{Action, BatchId, Guard, Heartbeat, Stall, Watchdog};
 use crate::optimizer::{Gradients, Optimizer, OptimizerConfig, learning_rates};
 use crate::schedule::ScheduleConfig;
@@ -278,7 +279,7 @@ struct Trainer<'a> {
     settings: &'a Settings,
     network: Option<Network>,
     optimizer: Optimizer,
-    sampler: Sampler,
+    feed: Feed,
     objective: &'a dyn Objective,
     guard: Guard,
     state: LoopState,
@@ -318,7 +319,7 @@ pub fn train(
         settings,
         network: Some(network.replace(&mut Freeze::at(settings, 0))),
         optimizer,
-        sampler,
+        feed: Feed::new(sampler, settings.batch.limits(), settings.pad_id),
         objective,
         guard: Guard::new(settings.guard.clone()),
         state: LoopState::new(settings.seed, settings.data_fingerprint.clone(), settings.recipe_hash.clone()),
@@ -337,7 +338,7 @@ pub fn train(
     Ok(Outcome {
         network: trainer.network.take().expect("a network between steps"),
         state: trainer.state,
-        sampler: trainer.sampler,
+        sampler: trainer.feed.into_sampler(),
         data_wait_seconds: trainer.data_wait.as_secs_f64(),
     })
 }
@@ -370,7 +371,7 @@ impl Trainer<'_> {
         self.optimizer = optimizer.with_rates(rates(self.settings, &network));
         self.network = Some(network.replace(&mut Freeze::at(self.settings, state.step)));
         let sampler = serde_json::from_value(state.sampler.clone()).map_err(data)?;
-        self.sampler.restore(&sampler).map_err(data)?;
+        self.feed.restore(&sampler).map_err(data)?;
         self.guard = Guard::restore(self.settings.guard.clone(), state.guard.clone());
         self.state = state;
         self.state.data_fingerprint = self.settings.data_fingerprint.clone();
@@ -390,7 +391,7 @@ impl Trainer<'_> {
             }
             let report = self.step()?;
             let Some(report) = report else { continue };
-            self.hooks.stepped(&report, &self.sampler).map_err(Error::Hook)?;
+            self.hooks.stepped(&report, self.feed.sampler()).map_err(Error::Hook)?;
             let step = self.state.step;
             let last = self.done();
             let stopping = stop.is_requested() && !last;
@@ -417,7 +418,7 @@ impl Trainer<'_> {
     fn save(&mut self, is_best: bool) -> Result<()> {
         let begun = Instant::now();
         self.heartbeat.beat(begun, format!("step {}: save", self.state.step));
-        self.state.sampler = serde_json::to_value(self.sampler.state()).map_err(data)?;
+        self.state.sampler = serde_json::to_value(self.feed.sampler().state()).map_err(data)?;
         self.state.guard = self.guard.state();
         let network = self.network.as_ref().expect("a network between steps");
         let (hooks, optimizer, state) = (&mut self.hooks, &self.optimizer, &self.state);
@@ -453,8 +454,7 @@ impl Trainer<'_> {
         let seen = Seen::default();
         for micro in 0..self.settings.batch.accumulate_steps as u64 {
             let waiting = Instant::now();
-            let rows: Vec<Row> = self.sampler.next_rows(self.settings.batch.microbatch).map_err(data)?;
-            let mut batch = collate(&rows, self.settings.pad_id, None);
+            let mut batch = self.feed.next().map_err(data)?;
             self.objective.prepare(&mut batch, self.settings.seed, step);
             self.data_wait += waiting.elapsed();
             let counter = step * self.settings.batch.accumulate_steps as u64 + micro;
@@ -473,7 +473,7 @@ impl Trainer<'_> {
         let count = if count > 0.0 { count } else { 1.0 };
         let loss = sum / count;
         let norm = if loss.is_finite() { global_norm(&grads, count) } else { f64::NAN };
-        let (hooks, sampler) = (&*self.hooks, &self.sampler);
+        let (hooks, sampler) = (&*self.hooks, self.feed.sampler());
         let batch_ids = || {
             let names = sampler.ledger();
             ids.iter()
