@@ -317,6 +317,9 @@ pub enum Error {
         /// How many documents it has.
         documents: u64,
     },
+    /// Rows that cannot be clustered, or a file that holds no units.
+    #[error("cannot make units: {0}")]
+    Units(String),
     /// The caller asked to stop.
     #[error("preparing the data was interrupted; run the same command again")]
     Interrupted,

@@ -28,6 +28,7 @@ mod store;
 mod summary;
 mod text_corpus;
 mod texts;
+pub mod transform;
 mod words;
 
 #[cfg(test)]

@@ -74,7 +74,10 @@ pub fn corpus(recipe: &Recipe, tokenizer: &Tokenizer, progress: &Progress<'_>) -
             ObjectiveConfig::Prompt(_) if !matches!(recipe.model, ModelConfig::Bert(_)) => Framing::CausalLm,
             ObjectiveConfig::MaskedLm(_)
             | ObjectiveConfig::Classification(_)
+            | ObjectiveConfig::Contrastive(_)
+            | ObjectiveConfig::Ctc(_)
             | ObjectiveConfig::Distillation(_)
+            | ObjectiveConfig::MaskedPrediction(_)
             | ObjectiveConfig::Prompt(_)
             | ObjectiveConfig::Tagging(_) => Framing::Bert,
         },
@@ -117,6 +120,8 @@ pub fn objective(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Box<dyn Objec
             _ => Vec::new(),
         },
         is_causal: !matches!(recipe.model, ModelConfig::Bert(_)),
+        pad: pad_id(tokenizer),
+        num_channels: 0,
     };
     Ok(recipe.objective.build(&vocabulary)?)
 }
@@ -129,7 +134,12 @@ pub fn architecture(recipe: &Recipe, vocab_size: usize, labels: &[String]) -> Re
         }
         ObjectiveConfig::Classification(_) | ObjectiveConfig::Distillation(_) => Head::Classes(labels.to_vec()),
         ObjectiveConfig::Tagging(tagging) => Head::Tags { names: labels.to_vec(), crf: tagging.crf },
-        ObjectiveConfig::MaskedLm(_) | ObjectiveConfig::NextToken(_) | ObjectiveConfig::Prompt(_) => Head::Tokens,
+        ObjectiveConfig::Contrastive(_)
+        | ObjectiveConfig::Ctc(_)
+        | ObjectiveConfig::MaskedLm(_)
+        | ObjectiveConfig::MaskedPrediction(_)
+        | ObjectiveConfig::NextToken(_)
+        | ObjectiveConfig::Prompt(_) => Head::Tokens,
     };
     Ok(Architecture::new(&recipe.model, vocab_size, head)?)
 }
@@ -169,7 +179,8 @@ pub fn check_network(
     memory: Option<u64>,
 ) -> Result<Vec<Finding>> {
     let mut found = Vec::new();
-    let parameters = architecture(recipe, tokenizer.vocab_size(), labels)?.estimate();
+    let architecture = architecture(recipe, tokenizer.vocab_size(), labels)?;
+    let parameters = architecture.estimate();
     // Weights, gradients and two moments.
     let needed = 16.0 * parameters;
     if let Some(memory) = memory.filter(|memory| needed > *memory as f64) {
@@ -180,7 +191,9 @@ pub fn check_network(
         let path = format!("model.{}", recipe.model.name());
         let help = "make the model smaller: hidden_size, num_layers, vocab_size";
         found.push(Finding::error("recipe::too-large", path, message).help(help));
+        return Ok(found);
     }
+    found.extend(patterns_of_nothing(recipe, &architecture));
     let other = recipe.init_from.as_ref().filter(|dir| dir.join("tokenizer.json").exists());
     if let Some(dir) = other {
         let theirs = Tokenizer::load(dir)?;
@@ -198,6 +211,30 @@ pub fn check_network(
         }
     }
     Ok(found)
+}
+
+/// Patterns of parameter names that cover none.
+fn patterns_of_nothing(recipe: &Recipe, architecture: &Architecture) -> Vec<Finding> {
+    let frozen = recipe.freeze.iter().enumerate().map(|(i, pattern)| (format!("freeze[{i}]"), pattern));
+    let waiting =
+        recipe.freeze_until.iter().enumerate().map(|(i, until)| (format!("freeze_until[{i}].pattern"), &until.pattern));
+    let rules = recipe.learning_rate.iter().enumerate();
+    let paced = rules.map(|(i, rule)| (format!("learning_rate[{i}].pattern"), &rule.pattern));
+    let patterns: Vec<_> = frozen.chain(waiting).chain(paced).collect();
+    if patterns.is_empty() {
+        return Vec::new();
+    }
+    let names: Vec<String> = architecture.parameters().into_iter().map(|info| info.name).collect();
+    let example = names.get(names.len() / 2).cloned().unwrap_or_default();
+    let covers = |pattern: &str| names.iter().any(|name| arcuate_train::matches(pattern, name));
+    let nothing = patterns.into_iter().filter(|(_, pattern)| !covers(pattern));
+    nothing
+        .map(|(path, pattern)| {
+            let message = format!("`{pattern}` covers no parameter of `{}`", recipe.model.name());
+            let help = format!("its parameters have names such as `{example}`; `arcuate check` lists their parts");
+            Finding::error("recipe::bad-pattern", path, message).help(help)
+        })
+        .collect()
 }
 
 /// Findings that need the corpus.
@@ -235,6 +272,8 @@ pub fn settings(recipe: &Recipe, corpus: &Corpus, tokenizer: &Tokenizer, run_dir
         checkpoint: recipe.checkpoint.clone(),
         guard: recipe.guard.clone(),
         freeze: recipe.freeze.clone(),
+        freeze_until: recipe.freeze_until.clone(),
+        learning_rate: recipe.learning_rate.clone(),
         evaluate_every_steps: recipe.evaluation.as_ref().map(|e| e.every_steps),
         checkpoints: run_dir.join("checkpoints"),
         run_dir: run_dir.to_path_buf(),

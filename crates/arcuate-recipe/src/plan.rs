@@ -170,6 +170,9 @@ fn predicted_share(objective: &ObjectiveConfig) -> f64 {
         ObjectiveConfig::Distillation(d) => d.masked_lm.as_ref().map_or(0.0, |m| m.mask_fraction),
         // Of each word its first token.
         ObjectiveConfig::Tagging(_) => 1.0,
+        // Frames of hidden spans; all frames.
+        ObjectiveConfig::Contrastive(_) | ObjectiveConfig::MaskedPrediction(_) => 0.5,
+        ObjectiveConfig::Ctc(_) => 1.0,
         ObjectiveConfig::Classification(_) | ObjectiveConfig::Prompt(_) => 0.0,
     }
 }

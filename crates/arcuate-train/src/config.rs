@@ -208,6 +208,45 @@ impl CheckpointConfig {
     }
 }
 
+/// `[[freeze_until]]`: parameters that stay as they are at first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FreezeUntil {
+    /// Names of parameters; `*` stands for any characters.
+    pub pattern: String,
+    /// Steps for which they do not move. Nothing decays them either, and optimizers begin with them as if the run began then.
+    #[schemars(range(min = 1))]
+    pub steps: u64,
+}
+
+/// `[[learning_rate]]`: parameters that learn at another rate. Of several that cover a name the first counts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RateRule {
+    /// Names of parameters; `*` stands for any characters.
+    pub pattern: String,
+    /// Factor of the learning rate.
+    #[schemars(range(min = 0.0))]
+    pub factor: f64,
+    /// One more factor for each layer that lies above, such as 0.9: the first number in a name is that of its layer, and the
+    /// highest one under the pattern is the top. Left out: all layers alike.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0))]
+    pub layer_decay: Option<f64>,
+}
+
+impl RateRule {
+    /// Values that no run can use, each with its key.
+    pub fn check(&self) -> Vec<(&'static str, String)> {
+        let numbers = [("factor", Some(self.factor)), ("layer_decay", self.layer_decay)];
+        let wrong = |(key, value): (&'static str, Option<f64>)| {
+            let value = value.filter(|value| !(value.is_finite() && *value >= 0.0))?;
+            Some((key, format!("`{key}` is {value}; use 0 or a number above 0")))
+        };
+        numbers.into_iter().filter_map(wrong).collect()
+    }
+}
+
 /// `[guard]`: when the run skips an update, goes back, or stops to save what was learnt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -228,6 +267,14 @@ pub struct GuardConfig {
     /// A step (or evaluation, or save) that makes no progress for so long is reported as stalled.
     #[schemars(range(min = 1))]
     pub stall_seconds: u64,
+    /// A sign of collapse (dead codebooks, only blanks, a loss at chance, no gradient) is told once it has held for so many steps
+    /// in a row.
+    #[schemars(range(min = 1))]
+    pub collapse_steps: u64,
+    /// The first so many steps are not looked at for such signs: many runs begin like that.
+    pub collapse_after_steps: u64,
+    /// Stop the run at such a sign instead of telling it and going on.
+    pub stop_on_collapse: bool,
 }
 
 impl Default for GuardConfig {
@@ -239,6 +286,9 @@ impl Default for GuardConfig {
             rollback_learning_rate_factor: 0.5,
             max_rollbacks: 2,
             stall_seconds: 600,
+            collapse_steps: 200,
+            collapse_after_steps: 500,
+            stop_on_collapse: false,
         }
     }
 }
@@ -267,6 +317,9 @@ impl GuardConfig {
         }
         if self.stall_seconds == 0 {
             found.push(at_least_one(("stall_seconds", 0)));
+        }
+        if self.collapse_steps == 0 {
+            found.push(at_least_one(("collapse_steps", 0)));
         }
         found
     }
@@ -329,9 +382,11 @@ mod tests {
             spike_sigma: f64::NAN,
             rollback_learning_rate_factor: 0.0,
             stall_seconds: 0,
+            collapse_steps: 0,
             ..GuardConfig::default()
         };
-        let expected = ["spike_window_steps", "spike_sigma", "rollback_learning_rate_factor", "stall_seconds"];
+        let expected =
+            ["spike_window_steps", "spike_sigma", "rollback_learning_rate_factor", "stall_seconds", "collapse_steps"];
         assert_eq!(keys(&config.check()), expected);
     }
 

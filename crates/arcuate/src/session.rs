@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use arcuate_data::{Corpus, Progress, Sampler, Stage};
 use arcuate_eval::{HeldOutOptions, HeldOutResult, RowResult};
 use arcuate_model::{Adoption, Input, Network};
-use arcuate_objective::{Objective, ObjectiveConfig};
+use arcuate_objective::{EVALUATION, Objective, ObjectiveConfig};
 use arcuate_ops::device::Device;
 use arcuate_recipe::{Loaded, Recipe, build};
 use arcuate_record::{Confusion, Cost, EventWriter, Index, MetricsWriter, Record, RunDir, State};
@@ -305,7 +305,7 @@ pub(crate) fn measure(
     arcuate_eval::evaluate(rows, source_names, options, &mut progress, |batch| {
         let mut batch = batch.clone();
         // Not a step of any run: every evaluation hides the same tokens.
-        objective.prepare(&mut batch, 0, u64::MAX);
+        objective.prepare(&mut batch, 0, EVALUATION);
         let output = network.forward(&Input::from_batch(&batch), &objective.wanted(&batch))?;
         let rows = objective.scores(&batch, output);
         if let Some(confusion) = confusion.as_deref_mut() {
@@ -317,7 +317,13 @@ pub(crate) fn measure(
         }
         Ok::<_, arcuate_model::Error>(
             rows.iter()
-                .map(|r| RowResult { loss_sum: r.loss_sum, count: r.count as u64, correct: r.correct })
+                .map(|r| RowResult {
+                    loss_sum: r.loss_sum,
+                    count: r.count as u64,
+                    correct: r.correct,
+                    num_errors: r.num_errors,
+                    num_labels: r.num_labels,
+                })
                 .collect(),
         )
     })
@@ -376,6 +382,9 @@ impl Hooks for Recorder<'_> {
         if report.skipped {
             record = record.value("skipped", 1.0);
         }
+        for (name, value) in &report.terms {
+            record = record.value(name, *value);
+        }
         self.write(&record)?;
         self.live.stepped(report);
         if report.step.is_multiple_of(50) {
@@ -414,6 +423,9 @@ impl Hooks for Recorder<'_> {
         if let Some(bits) = total.bits_per_byte {
             record = record.value("bits_per_byte", bits);
         }
+        if let Some(rate) = total.token_error_rate {
+            record = record.value("token_error_rate", rate);
+        }
         if last {
             record = record.extra("all", true);
         }
@@ -424,12 +436,16 @@ impl Hooks for Recorder<'_> {
             }
         }
         self.write(&record)?;
+        let smaller = |metric: &str, value| Evaluation { metric: metric.to_string(), value, smaller_is_better: true };
         let chosen = match total.bits_per_byte {
             _ if self.recipe.objective.is_classification() => {
                 Evaluation { metric: "accuracy".to_string(), value: total.accuracy, smaller_is_better: false }
             }
-            Some(bits) => Evaluation { metric: "bits_per_byte".to_string(), value: bits, smaller_is_better: true },
-            None => Evaluation { metric: "loss".to_string(), value: total.loss, smaller_is_better: true },
+            Some(bits) => smaller("bits_per_byte", bits),
+            None => match total.token_error_rate {
+                Some(rate) => smaller("token_error_rate", rate),
+                None => smaller("loss", total.loss),
+            },
         };
         self.live.evaluated(step, &chosen, begun.elapsed().as_secs_f64());
         Ok(Some(chosen))

@@ -12,7 +12,7 @@ use arcuate_ops::device::Device;
 use arcuate_recipe::plan::Plan;
 use arcuate_recipe::{Loaded, Override, Recipe, RecipeFile, build};
 use arcuate_text::{Tokenizer, TokenizerConfig};
-use arcuate_train::{Gradients, Optimizer, Pass, forward_backward, global_norm};
+use arcuate_train::{Gradients, Optimizer, Pass, Passed, forward_backward, global_norm};
 use serde_json::json;
 
 use crate::memory;
@@ -233,7 +233,7 @@ fn rehearse(
     for _ in 0..3 {
         let begun = Instant::now();
         let mut grads = Gradients::new();
-        let (sum, count) =
+        let Passed { sum, count, .. } =
             forward_backward(&network, objective, &batch, build::compute(recipe), Pass::default(), &mut grads)?;
         let norm = global_norm(&grads, count);
         loss = sum / count;
