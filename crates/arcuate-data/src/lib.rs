@@ -22,6 +22,7 @@ mod row;
 mod sampler;
 mod scan;
 mod sound;
+pub mod speech;
 mod split;
 mod store;
 mod summary;
