@@ -23,6 +23,7 @@ mod rows;
 mod sampler;
 mod scan;
 mod sound;
+pub mod speech;
 mod split;
 mod store;
 mod summary;
