@@ -19,6 +19,7 @@ mod tokenizer;
 pub mod byte_bpe;
 pub mod chars;
 pub mod file;
+pub mod transcript;
 pub mod unigram;
 pub mod wordpiece;
 
