@@ -11,8 +11,15 @@
 //! Heafield 2011, KenLM: Faster and Smaller Language Model Queries
 
 mod arpa;
+mod binary;
+mod count;
 mod table;
+mod train;
+mod trie;
 mod vocabulary;
+mod write;
+
+pub use train::{FALLBACK_DISCOUNTS, TrainConfig, Trained, Unit};
 
 use crate::{Error, Result};
 use std::fs::File;
@@ -115,7 +122,9 @@ impl Ngram {
         let file = File::open(path).map_err(Error::io("read", path))?;
         let mut reader = BufReader::with_capacity(READ_BYTES, file);
         let start = reader.fill_buf().map_err(Error::io("read", path))?;
-        if start.starts_with(&[0x1f, 0x8b]) {
+        if start.starts_with(binary::MAGIC) {
+            binary::read(reader, path)
+        } else if start.starts_with(&[0x1f, 0x8b]) {
             let decoder = flate2::bufread::MultiGzDecoder::new(reader);
             arpa::read(BufReader::with_capacity(READ_BYTES, decoder), path)
         } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
