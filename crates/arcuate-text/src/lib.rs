@@ -1,5 +1,5 @@
-//! Tokenizers (training, loading, saving, looking at how text is cut), normalisers of transcripts, and transcripts as files. Knows no
-//! tensors.
+//! Tokenizers (training, loading, saving, looking at how text is cut), normalisers of transcripts, transcripts as files, n-gram language
+//! models. Knows no tensors.
 //!
 //! A tokenizer is chosen in a recipe by the name of its table, `[tokenizer.byte_bpe]` and so on; each name
 //! is one file here. Whatever its origin, it becomes a [`Tokenizer`]: the public `tokenizer.json` layout,
@@ -19,6 +19,7 @@ mod tokenizer;
 pub mod byte_bpe;
 pub mod chars;
 pub mod file;
+pub mod ngram;
 pub mod transcript;
 pub mod unigram;
 pub mod wordpiece;
@@ -27,6 +28,7 @@ pub use byte_level::PreTokenizer;
 pub use chars::unknown_characters;
 pub use error::{Error, Result};
 pub use inspect::{InspectedToken, Inspection};
+pub use ngram::Ngram;
 pub use normalise::{Case, Keep, Normaliser, UnicodeForm};
 pub use special::SpecialToken;
 pub use stream::DecodeStream;
