@@ -1,11 +1,11 @@
-//! What can go wrong with a tokenizer, each case with the place and the remedy.
+//! What can go wrong with a tokenizer or a language model, each case with the place and the remedy.
 
 use std::path::PathBuf;
 
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong with a tokenizer.
+/// What can go wrong with a tokenizer or a language model.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -64,6 +64,18 @@ pub enum Error {
         /// The table's last name.
         table: &'static str,
         /// The reason.
+        message: String,
+    },
+    /// An ARPA file is wrong.
+    #[error("`{}`, line {line}, section {section}: {message}", path.display())]
+    Arpa {
+        /// The file.
+        path: PathBuf,
+        /// The line, from one.
+        line: u64,
+        /// The title of the section.
+        section: String,
+        /// What is wrong.
         message: String,
     },
     /// A text could not be encoded.

@@ -1,4 +1,4 @@
-//! Tokenizers: training, loading, saving, looking at how text is cut. Knows no tensors.
+//! Tokenizers: training, loading, saving, looking at how text is cut; n-gram language models. Knows no tensors.
 //!
 //! A tokenizer is chosen in a recipe by the name of its table, `[tokenizer.byte_bpe]` and so on; each name
 //! is one file here. Whatever its origin, it becomes a [`Tokenizer`]: the public `tokenizer.json` layout,
@@ -16,12 +16,14 @@ mod tokenizer;
 
 pub mod byte_bpe;
 pub mod file;
+pub mod ngram;
 pub mod unigram;
 pub mod wordpiece;
 
 pub use byte_level::PreTokenizer;
 pub use error::{Error, Result};
 pub use inspect::{InspectedToken, Inspection};
+pub use ngram::Ngram;
 pub use special::SpecialToken;
 pub use stream::DecodeStream;
 pub use tokenizer::Tokenizer;
