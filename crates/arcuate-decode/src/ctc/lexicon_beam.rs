@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::lexicon::Lexicon;
 use super::trie::Trie;
 use super::{Alphabet, Emissions, Hypothesis, check_count, check_finite, check_positive};
-use crate::{Error, Result};
+use crate::Result;
 use search::Search;
 
 /// What is written for a word outside the lexicon.

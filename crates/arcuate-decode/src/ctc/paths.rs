@@ -25,6 +25,7 @@ impl Paths {
         (self.links.len() - 1) as u32
     }
 
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.links.len()
     }

@@ -86,7 +86,7 @@ impl Contexts {
         let (score, next) =
             beam.word_score(&self.states[context as usize], if word == UNKNOWN { None } else { Some(word) });
         let states = &mut self.states;
-        let mut number = || {
+        let number = || {
             states.push(next);
             (states.len() - 1) as u32
         };

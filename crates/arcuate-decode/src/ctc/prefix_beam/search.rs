@@ -41,8 +41,6 @@ struct Entry {
     token: f64,
     /// Of both.
     total: f64,
-    /// With the language model.
-    score: f64,
     /// The last token on the best path.
     last: Token,
     /// The tokens before it.
@@ -107,7 +105,6 @@ impl Search {
             blank: 0.0,
             token: f64::NEG_INFINITY,
             total: 0.0,
-            score: 0.0,
             last,
             before: NONE,
             closed: NONE,
@@ -272,7 +269,7 @@ impl Search {
         }
     }
 
-    /// Leaves the candidates of the next beam, the best of them first.
+    /// Leaves the candidates of the next beam.
     fn select(&mut self, beam: &PrefixBeam) -> Result<()> {
         let best = self.candidates.iter().map(|candidate| candidate.score).fold(f64::NEG_INFINITY, f64::max);
         if best == f64::NEG_INFINITY {
@@ -300,9 +297,9 @@ impl Search {
             let before = if candidate.from == NONE { candidate.before } else { self.close(candidate.from) };
             let node = if candidate.node == NONE { self.make_node(&candidate) } else { candidate.node };
             self.nodes[node as usize].entry = at as u32;
-            let Candidate { blank, token, total, score, last, .. } = candidate;
-            entries.push(Entry { node, blank, token, total, score, last, before, closed: UNMADE });
-            if score > self.candidates[self.best].score {
+            let Candidate { blank, token, total, last, .. } = candidate;
+            entries.push(Entry { node, blank, token, total, last, before, closed: UNMADE });
+            if candidate.score > self.candidates[self.best].score {
                 self.best = at;
             }
         }
@@ -381,9 +378,6 @@ impl Search {
         let wanted = above(best.node);
         let stays = |entry: &Entry| entry.node != wanted && above(entry.node) == wanted;
         self.entries.retain(stays);
-        for entry in &self.entries {
-            debug_assert!(entry.node > wanted, "descendants have higher numbers");
-        }
         self.best = self.entries.iter().position(|entry| entry.node == best.node).expect("the best one agrees");
     }
 
