@@ -30,7 +30,8 @@ pub fn align(emissions: &Emissions, tokens: &[u32], alphabet: &Alphabet) -> Resu
     }
     let num_states = 2 * tokens.len() + 1;
     if num_states.saturating_mul(num_frames) > MAX_CELLS {
-        let problem = format!("need {num_frames} x {num_states} cells, at most {MAX_CELLS} are tried; cut the recording");
+        let problem =
+            format!("need {num_frames} x {num_states} cells, at most {MAX_CELLS} are tried; cut the recording");
         return Err(Error::config("tokens", problem));
     }
     let steps = Steps::forward(emissions, tokens, blank);

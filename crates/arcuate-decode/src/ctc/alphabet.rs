@@ -87,7 +87,10 @@ impl Alphabet {
             roles[find("left_out", token)? as usize] = Role::Silent;
         }
         if let Some(id) = boundary.filter(|id| roles[*id as usize] == Role::Silent) {
-            return Err(Error::config("boundary", format!("is `{}`, which is the blank or left out", tokens[id as usize])));
+            return Err(Error::config(
+                "boundary",
+                format!("is `{}`, which is the blank or left out", tokens[id as usize]),
+            ));
         }
         for (text, role) in texts.iter_mut().zip(&roles) {
             if matches!(role, Role::Boundary | Role::Silent) {

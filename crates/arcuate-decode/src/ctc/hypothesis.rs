@@ -128,7 +128,8 @@ mod tests {
     }
 
     fn tokens(ids: &[u32]) -> Vec<Token> {
-        let token = |(at, id): (u32, &u32)| Token { id: *id, start_frame: 2 * at, end_frame: 2 * at + 1, confidence: 0.5 };
+        let token =
+            |(at, id): (u32, &u32)| Token { id: *id, start_frame: 2 * at, end_frame: 2 * at + 1, confidence: 0.5 };
         (0u32..).zip(ids).map(token).collect()
     }
 

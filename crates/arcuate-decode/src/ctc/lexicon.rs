@@ -129,7 +129,10 @@ mod tests {
 
     #[test]
     fn lines_that_cannot_be_used_are_named() {
-        assert_eq!(message("a\nac a c |"), "line 2 of the lexicon: `ac` is spelled with `c`, which is no token that can be written");
+        assert_eq!(
+            message("a\nac a c |"),
+            "line 2 of the lexicon: `ac` is spelled with `c`, which is no token that can be written"
+        );
         assert!(message("a - |").contains("`-`"));
         assert!(message("a a |\nb b\n").contains("line 2") && message("b b").contains("must end in the word boundary"));
         assert!(message("a a |\nb\na").contains("line 3") && message("a a |\nb\na").contains("line 1"));

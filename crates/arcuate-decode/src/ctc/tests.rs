@@ -122,7 +122,10 @@ fn a_decoder_is_chosen_by_name_and_unknown_keys_are_refused() {
 fn options_that_cannot_work_are_named_with_their_value() {
     let base = prefix_beam::Config::default();
     let prefix = |config| CtcDecoderConfig::PrefixBeam(config).check().expect_err("bad").to_string();
-    assert_eq!(prefix(prefix_beam::Config { beam_width: 0, ..base.clone() }), "`beam_width` is 0; it must be at least 1");
+    assert_eq!(
+        prefix(prefix_beam::Config { beam_width: 0, ..base.clone() }),
+        "`beam_width` is 0; it must be at least 1"
+    );
     assert!(prefix(prefix_beam::Config { beam_threshold: -1.0, ..base.clone() }).contains("`beam_threshold` is -1"));
     assert!(prefix(prefix_beam::Config { hot_word_weight: f64::INFINITY, ..base.clone() }).contains("is inf"));
     assert!(prefix(prefix_beam::Config { min_token_log_prob: f64::NAN, ..base.clone() }).contains("is NaN"));

@@ -77,7 +77,12 @@ impl<L: Copy + Ord + Default> Trie<L> {
     }
 
     /// For each node the best of a number for its own values and those of its children.
-    pub(super) fn best_below<T: Copy>(&self, worst: T, own: impl Fn(NodeId, &[u32]) -> T, better: impl Fn(T, T) -> T) -> Vec<T> {
+    pub(super) fn best_below<T: Copy>(
+        &self,
+        worst: T,
+        own: impl Fn(NodeId, &[u32]) -> T,
+        better: impl Fn(T, T) -> T,
+    ) -> Vec<T> {
         let mut best: Vec<T> = (0..).zip(0..self.len()).map(|(node, _)| own(node, self.values(node))).collect();
         // Children lie behind their parents.
         for node in (0..self.len()).rev() {

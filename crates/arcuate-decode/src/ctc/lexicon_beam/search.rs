@@ -168,7 +168,9 @@ impl<'a> Search<'a> {
         let Key { node, token, after_blank, .. } = entry.key;
         let boundary = self.beam.alphabet.boundary();
         let again = if node == ROOT && boundary.is_some() { boundary } else { Some(token) };
-        if let Some(again) = again.filter(|again| *again != NONE && (!after_blank || (node == ROOT && boundary.is_some()))) {
+        if let Some(again) =
+            again.filter(|again| *again != NONE && (!after_blank || (node == ROOT && boundary.is_some())))
+        {
             let (emission, beside) = self.emission(row, again);
             let key = Key { token: again, after_blank: false, ..entry.key };
             match entry.last.filter(|last| last.id == again && !after_blank) {

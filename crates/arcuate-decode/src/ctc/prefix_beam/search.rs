@@ -100,15 +100,8 @@ impl Search {
         let token = beam.alphabet.boundary().unwrap_or(NONE);
         let root = Node::new(NONE, token, 0, beam.scorer.begin());
         let last = Token { id: token, start_frame: 0, end_frame: 0, confidence: 0.0 };
-        let entry = Entry {
-            node: 0,
-            blank: 0.0,
-            token: f64::NEG_INFINITY,
-            total: 0.0,
-            last,
-            before: NONE,
-            closed: NONE,
-        };
+        let entry =
+            Entry { node: 0, blank: 0.0, token: f64::NEG_INFINITY, total: 0.0, last, before: NONE, closed: NONE };
         let mut search = Self {
             nodes: vec![root],
             paths: Paths::default(),
@@ -156,7 +149,8 @@ impl Search {
         let limit = beam.config.min_token_log_prob as f32;
         let above = (0u32..).zip(row).filter(|(_, log_prob)| **log_prob >= limit);
         self.tokens.clear();
-        self.tokens.extend(above.filter(|(id, _)| beam.scorer.is_written(*id)).map(|(id, value)| (id, f64::from(*value))));
+        self.tokens
+            .extend(above.filter(|(id, _)| beam.scorer.is_written(*id)).map(|(id, value)| (id, f64::from(*value))));
         if self.tokens.is_empty() && row[beam.alphabet.blank() as usize] < limit {
             let written = (0u32..).zip(row).filter(|(id, _)| beam.scorer.is_written(*id));
             let best = written.max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
@@ -394,7 +388,8 @@ impl Search {
         }
         let mut renumbered = vec![NONE; self.nodes.len()];
         let mut kept: Vec<Node> = Vec::new();
-        for (old, mut node) in std::mem::take(&mut self.nodes).into_iter().enumerate().filter(|(old, _)| is_alive[*old]) {
+        for (old, mut node) in std::mem::take(&mut self.nodes).into_iter().enumerate().filter(|(old, _)| is_alive[*old])
+        {
             let number = kept.len() as u32;
             renumbered[old] = number;
             node.parent = if old == root as usize { NONE } else { renumbered[node.parent as usize] };

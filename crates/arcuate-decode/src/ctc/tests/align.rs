@@ -33,7 +33,8 @@ fn the_worked_example_has_its_viterbi_scores() {
 fn spans_are_those_of_the_path() {
     // - a a - a b
     let path = [0, 2, 2, 0, 2, 3];
-    let probs: Vec<f32> = path.iter().flat_map(|best| (0..4).map(move |id| if id == *best { 0.7 } else { 0.1 })).collect();
+    let probs: Vec<f32> =
+        path.iter().flat_map(|best| (0..4).map(move |id| if id == *best { 0.7 } else { 0.1 })).collect();
     let emissions = rows(&probs, 4);
     let (spans, score) = align(&emissions, &[2, 2, 3], &letters()).expect("possible");
     let found: Vec<_> = spans.iter().map(|span| (span.start_frame, span.end_frame)).collect();

@@ -187,7 +187,8 @@ fn without_a_word_at_the_end_the_best_unfinished_path_is_marked() {
 fn unknown_words_come_only_if_they_have_a_score() {
     // b a |, which is no word, though bb is.
     let path = [3, 2, 1];
-    let probs: Vec<f32> = path.iter().flat_map(|best| (0..4).map(move |id| if id == *best { 0.97 } else { 0.01 })).collect();
+    let probs: Vec<f32> =
+        path.iter().flat_map(|best| (0..4).map(move |id| if id == *best { 0.97 } else { 0.01 })).collect();
     let emissions = rows(&probs, 4);
     let closed = decode(&Config { num_hypotheses: 1, ..exhaustive() }, "a\nb\n", false, &emissions);
     assert!(!closed[0].text.contains("<unk>"));
@@ -214,7 +215,8 @@ fn a_higher_word_score_never_makes_fewer_words() {
 #[test]
 fn the_boundary_score_counts_for_each_of_its_frames() {
     let path = [2, 1, 1, 1];
-    let probs: Vec<f32> = path.iter().flat_map(|best| (0..4).map(move |id| if id == *best { 0.97 } else { 0.01 })).collect();
+    let probs: Vec<f32> =
+        path.iter().flat_map(|best| (0..4).map(move |id| if id == *best { 0.97 } else { 0.01 })).collect();
     let config = Config { boundary_score: 0.25, num_hypotheses: 1, ..exhaustive() };
     let found = decode(&config, WORDS, false, &rows(&probs, 4));
     assert!(found[0].text == "a" && close(found[0].lm_score, 0.75), "{:?}", found[0]);
@@ -241,7 +243,8 @@ fn long_recordings_keep_their_words_and_times() {
     // Long enough for the chains to be cleaned several times.
     let word = [2, 3, 1, 0];
     let path: Vec<usize> = word.iter().copied().cycle().take(400).collect();
-    let probs: Vec<f32> = path.iter().flat_map(|best| (0..4).map(move |id| if id == *best { 0.91 } else { 0.03 })).collect();
+    let probs: Vec<f32> =
+        path.iter().flat_map(|best| (0..4).map(move |id| if id == *best { 0.91 } else { 0.03 })).collect();
     let found = &decode(&Config::new("words".into()), WORDS, false, &rows(&probs, 4))[0];
     assert_eq!(found.words.len(), 100);
     for (at, word) in (0u32..).zip(&found.words) {

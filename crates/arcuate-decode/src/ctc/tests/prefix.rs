@@ -179,7 +179,9 @@ fn a_heavier_hot_word_or_word_score_never_makes_it_rarer() {
 fn a_language_model_changes_a_close_call() {
     // "b" and "ab" are as probable in sound; the model has seen "b ab".
     let say = |path: &[(usize, f32)]| -> Vec<f32> {
-        path.iter().flat_map(|(best, prob)| (0..4).map(move |id| if id == *best { *prob } else { (1.0 - prob) / 3.0 })).collect()
+        path.iter()
+            .flat_map(|(best, prob)| (0..4).map(move |id| if id == *best { *prob } else { (1.0 - prob) / 3.0 }))
+            .collect()
     };
     let mut probs = say(&[(3, 0.97), (1, 0.97), (0, 0.97), (3, 0.97)]);
     // Third frame: "a" or nothing.
@@ -194,7 +196,8 @@ fn a_language_model_changes_a_close_call() {
 fn words_and_tokens_lie_where_the_best_path_has_them() {
     // - a a - b | | - a
     let path = [0, 2, 2, 0, 3, 1, 1, 0, 2];
-    let probs: Vec<f32> = path.iter().flat_map(|best| (0..4).map(move |id| if id == *best { 0.91 } else { 0.03 })).collect();
+    let probs: Vec<f32> =
+        path.iter().flat_map(|best| (0..4).map(move |id| if id == *best { 0.91 } else { 0.03 })).collect();
     let emissions = rows(&probs, 4);
     let beam = &decode(&Config::default(), letters(), &emissions)[0];
     let greedy = greedy::decode(&emissions, &letters()).expect("decodes");
