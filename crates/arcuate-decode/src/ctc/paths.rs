@@ -8,20 +8,26 @@ pub(super) const NONE: u32 = u32::MAX;
 #[derive(Debug, Clone, Copy)]
 struct Link {
     before: u32,
-    token: Token,
+    /// Tokens of the chain up to here, those that were dropped included.
+    depth: u32,
     /// The word that ends with this token, or `NONE`.
     word: u32,
+    token: Token,
 }
 
 /// Tokens, each with the one before it; a hypothesis holds the number of its last one.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Paths {
     links: Vec<Link>,
+    num_dropped: u32,
+    /// The new number of each link after [`Paths::compact`].
+    renumbered: Vec<u32>,
 }
 
 impl Paths {
     pub(super) fn push(&mut self, before: u32, token: Token, word: u32) -> u32 {
-        self.links.push(Link { before, token, word });
+        let depth = 1 + if before == NONE { self.num_dropped } else { self.links[before as usize].depth };
+        self.links.push(Link { before, depth, word, token });
         (self.links.len() - 1) as u32
     }
 
@@ -43,34 +49,38 @@ impl Paths {
         tokens
     }
 
-    /// Forgets what is in none of the chains, and their first `num_dropped` tokens, which all of them have; renumbers
-    /// the chains.
-    pub(super) fn compact<'a>(&mut self, chains: impl Iterator<Item = &'a mut u32>, num_dropped: usize) {
-        let mut renumbered = vec![NONE; self.links.len()];
-        let mut kept = Vec::new();
-        let mut stack = Vec::new();
-        let mut depth = vec![0usize; self.links.len()];
+    /// Forgets what is in none of the chains, and their first `num_dropped` tokens, which all of them must have; then
+    /// [`Paths::renumbered`] tells the new numbers.
+    pub(super) fn compact(&mut self, chains: impl Iterator<Item = u32>, num_dropped: u32) {
+        const ALIVE: u32 = 0;
+        self.num_dropped += num_dropped;
+        self.renumbered.clear();
+        self.renumbered.resize(self.links.len(), NONE);
         for chain in chains {
-            let mut at = *chain;
-            // Back to a link that was seen, then forward.
-            while at != NONE && depth[at as usize] == 0 {
-                stack.push(at);
+            let mut at = chain;
+            while at != NONE && self.renumbered[at as usize] == NONE {
+                self.renumbered[at as usize] = ALIVE;
                 at = self.links[at as usize].before;
             }
-            let mut above = if at == NONE { 0 } else { depth[at as usize] };
-            while let Some(link) = stack.pop() {
-                above += 1;
-                depth[link as usize] = above;
-                if above > num_dropped {
-                    let Link { before, token, word } = self.links[link as usize];
-                    let before = if before == NONE { NONE } else { renumbered[before as usize] };
-                    renumbered[link as usize] = kept.len() as u32;
-                    kept.push(Link { before, token, word });
-                }
-            }
-            *chain = if *chain == NONE { NONE } else { renumbered[*chain as usize] };
         }
-        self.links = kept;
+        // Links move down, each behind the one before it.
+        let mut num_kept = 0;
+        for old in 0..self.links.len() {
+            let link = self.links[old];
+            if self.renumbered[old] == NONE || link.depth <= self.num_dropped {
+                self.renumbered[old] = NONE;
+                continue;
+            }
+            self.renumbered[old] = num_kept;
+            self.links[num_kept as usize] = Link { before: self.renumbered(link.before), ..link };
+            num_kept += 1;
+        }
+        self.links.truncate(num_kept as usize);
+    }
+
+    /// The number that a chain has since the last [`Paths::compact`].
+    pub(super) fn renumbered(&self, chain: u32) -> u32 {
+        if chain == NONE { NONE } else { self.renumbered[chain as usize] }
     }
 }
 
@@ -96,13 +106,23 @@ mod tests {
         let d = paths.push(b, token(4), NONE);
         assert_eq!(ids(&paths, dead), [1, 2, 9]);
         let mut chains = [d, c, b, NONE];
-        paths.compact(chains.iter_mut(), 0);
+        compact(&mut paths, &mut chains, 0);
         assert_eq!(paths.len(), 4);
         assert_eq!(chains.map(|chain| ids(&paths, chain)), [vec![1, 2, 4], vec![1, 2, 3], vec![1, 2], vec![]]);
         assert_eq!(paths.collect(chains[2])[1].1, 7);
-        paths.compact(chains[..2].iter_mut(), 1);
+        compact(&mut paths, &mut chains[..2], 1);
         assert_eq!((ids(&paths, chains[0]), ids(&paths, chains[1]), paths.len()), (vec![2, 4], vec![2, 3], 3));
-        paths.compact(chains[..1].iter_mut(), 1);
+        compact(&mut paths, &mut chains[..1], 1);
         assert_eq!((ids(&paths, chains[0]), paths.len()), (vec![4], 1));
+        compact(&mut paths, &mut chains[..1], 1);
+        assert_eq!((chains[0], paths.len()), (NONE, 0));
+        let new = paths.push(NONE, token(5), NONE);
+        compact(&mut paths, &mut [new], 0);
+        assert_eq!(paths.len(), 1, "what comes after all was dropped stays");
+    }
+
+    fn compact(paths: &mut Paths, chains: &mut [u32], num_dropped: u32) {
+        paths.compact(chains.iter().copied(), num_dropped);
+        chains.iter_mut().for_each(|chain| *chain = paths.renumbered(*chain));
     }
 }

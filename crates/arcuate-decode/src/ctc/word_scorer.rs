@@ -143,13 +143,10 @@ impl WordScorer {
         next
     }
 
-    /// The text with one token more; `ended` is [`WordScorer::end_word`] of the text before.
-    pub(super) fn extend(&self, state: &TextState, ended: &TextState, token: u32) -> TextState {
-        let (role, text) = &self.tokens[token as usize];
-        let mut next = match role {
-            Role::Boundary | Role::Begins => *ended,
-            Role::Continues | Role::Silent => *state,
-        };
+    /// The text with one token more; if the token ends a word, the text has it ended already.
+    pub(super) fn extend(&self, state: &TextState, token: u32) -> TextState {
+        let text = &self.tokens[token as usize].1;
+        let mut next = *state;
         if text.is_empty() {
             return next;
         }

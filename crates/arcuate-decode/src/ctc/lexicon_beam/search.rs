@@ -141,8 +141,8 @@ impl<'a> Search<'a> {
         self.make_entries();
         self.frame += 1;
         if self.frame.is_multiple_of(COMPACT_FRAMES) {
-            self.entries.iter_mut().for_each(|entry| entry.closed = None);
-            self.paths.compact(self.entries.iter_mut().map(|entry| &mut entry.before), 0);
+            self.paths.compact(self.entries.iter().map(|entry| entry.before), 0);
+            self.entries.iter_mut().for_each(|entry| entry.before = self.paths.renumbered(entry.before));
         }
         Ok(())
     }

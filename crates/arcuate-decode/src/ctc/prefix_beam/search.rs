@@ -15,7 +15,7 @@ const COMMIT_FRAMES: u32 = 16;
 /// A chain that has not been made.
 const UNMADE: u32 = NONE - 1;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 struct Node {
     parent: u32,
     first_child: u32,
@@ -26,9 +26,8 @@ struct Node {
     token: u32,
     /// Tokens from the root.
     depth: u32,
-    text: TextState,
-    /// The text with its last word ended, once it was asked for.
-    ended: Option<TextState>,
+    /// The place of the text with its last word ended, once that was asked for, or `NONE`.
+    ended: u32,
 }
 
 /// A text in the beam.
@@ -83,27 +82,40 @@ impl Final {
 #[derive(Debug, Clone)]
 pub(in super::super) struct Search {
     nodes: Vec<Node>,
+    /// The text of each node.
+    texts: Vec<TextState>,
+    /// Texts whose last word was ended, of some nodes.
+    ended: Vec<TextState>,
     paths: Paths,
     entries: Vec<Entry>,
     best: usize,
     frame: u32,
     committed: Vec<Token>,
     max_pending_frames: Option<u32>,
+    // Reused from frame to frame.
     candidates: Vec<Candidate>,
-    texts: Vec<TextState>,
-    tokens: Vec<(u32, f64)>,
+    new_texts: Vec<TextState>,
+    /// Tokens that may begin in this frame, and their log-probabilities.
+    tokens: Vec<(Token, f64)>,
+    /// Scores and places of the candidates of the next beam.
+    chosen: Vec<(f64, u32)>,
+    next_entries: Vec<Entry>,
+    renumbered: Vec<u32>,
+    kept_ended: Vec<TextState>,
 }
 
 impl Search {
     /// Before the first frame. After `max_pending_frames` a token is committed even if other texts disagree.
     pub(in super::super) fn new(beam: &PrefixBeam, max_pending_frames: Option<u32>) -> Self {
         let token = beam.alphabet.boundary().unwrap_or(NONE);
-        let root = Node::new(NONE, token, 0, beam.scorer.begin());
+        let root = Node::new(NONE, token, 0);
         let last = Token { id: token, start_frame: 0, end_frame: 0, confidence: 0.0 };
         let entry =
             Entry { node: 0, blank: 0.0, token: f64::NEG_INFINITY, total: 0.0, last, before: NONE, closed: NONE };
         let mut search = Self {
             nodes: vec![root],
+            texts: vec![beam.scorer.begin()],
+            ended: Vec::new(),
             paths: Paths::default(),
             entries: vec![entry],
             best: 0,
@@ -111,8 +123,12 @@ impl Search {
             committed: Vec::new(),
             max_pending_frames,
             candidates: Vec::new(),
-            texts: Vec::new(),
+            new_texts: Vec::new(),
             tokens: Vec::new(),
+            chosen: Vec::new(),
+            next_entries: Vec::new(),
+            renumbered: Vec::new(),
+            kept_ended: Vec::new(),
         };
         search.nodes[0].entry = 0;
         search
@@ -134,7 +150,7 @@ impl Search {
     fn step(&mut self, beam: &PrefixBeam, row: &[f32]) -> Result<()> {
         self.choose_tokens(beam, row);
         self.candidates.clear();
-        self.texts.clear();
+        self.new_texts.clear();
         let mut best = self.stay(beam, row);
         for at in 0..self.entries.len() {
             self.extend(beam, at, &mut best);
@@ -147,14 +163,16 @@ impl Search {
     /// The tokens that may begin in this frame: those above the limit, and the best one.
     fn choose_tokens(&mut self, beam: &PrefixBeam, row: &[f32]) {
         let limit = beam.config.min_token_log_prob as f32;
-        let above = (0u32..).zip(row).filter(|(_, log_prob)| **log_prob >= limit);
+        let (start_frame, end_frame) = (self.frame, self.frame + 1);
+        let begin = |id: u32, log_prob: f32| {
+            (Token { id, start_frame, end_frame, confidence: log_prob.exp() }, f64::from(log_prob))
+        };
+        let written = || (0u32..).zip(row.iter().copied()).filter(|(id, _)| beam.scorer.is_written(*id));
         self.tokens.clear();
-        self.tokens
-            .extend(above.filter(|(id, _)| beam.scorer.is_written(*id)).map(|(id, value)| (id, f64::from(*value))));
+        self.tokens.extend(written().filter(|(_, value)| *value >= limit).map(|(id, value)| begin(id, value)));
         if self.tokens.is_empty() && row[beam.alphabet.blank() as usize] < limit {
-            let written = (0u32..).zip(row).filter(|(id, _)| beam.scorer.is_written(*id));
-            let best = written.max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
-            self.tokens.extend(best.map(|(id, value)| (id, f64::from(*value))));
+            let best = written().max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
+            self.tokens.extend(best.map(|(id, value)| begin(id, value)));
         }
     }
 
@@ -179,7 +197,7 @@ impl Search {
                 }
             }
             let total = log_add(by_blank, by_token);
-            let lm = node.text.score();
+            let lm = self.texts[entry.node as usize].score();
             best = best.max(total + lm);
             self.candidates.push(Candidate {
                 node: entry.node,
@@ -202,7 +220,9 @@ impl Search {
         let entry = self.entries[at];
         let boundary = beam.alphabet.boundary().unwrap_or(NONE);
         let own = self.nodes[entry.node as usize].token;
-        for &(token, log_prob) in &self.tokens {
+        for at_token in 0..self.tokens.len() {
+            let (last, log_prob) = self.tokens[at_token];
+            let token = last.id;
             if token == boundary && token == own {
                 continue;
             }
@@ -210,17 +230,11 @@ impl Search {
             if total == f64::NEG_INFINITY {
                 continue;
             }
-            let new = |confidence: f64| Token {
-                id: token,
-                start_frame: self.frame,
-                end_frame: self.frame + 1,
-                confidence: confidence.exp() as f32,
-            };
             let child = child(&self.nodes, entry.node, token);
             if child != NONE && self.nodes[child as usize].entry != NONE {
                 let same = &mut self.candidates[self.nodes[child as usize].entry as usize];
                 if total > same.total {
-                    (same.last, same.from) = (new(log_prob), at as u32);
+                    (same.last, same.from) = (last, at as u32);
                 }
                 same.token = log_add(same.token, total);
                 same.total = log_add(same.blank, same.token);
@@ -230,18 +244,14 @@ impl Search {
             }
             let mut text = NONE;
             let lm = if child == NONE {
-                let node = &mut self.nodes[entry.node as usize];
-                if beam.scorer.ends_word(token) && node.ended.is_none() {
-                    node.ended = Some(beam.scorer.end_word(&node.text));
-                }
-                let longer = beam.scorer.extend(&node.text, node.ended.as_ref().unwrap_or(&node.text), token);
+                let longer = self.longer_text(beam, entry.node, token);
                 if total + longer.score() >= *best - beam.config.beam_threshold {
-                    text = self.texts.len() as u32;
-                    self.texts.push(longer);
+                    text = self.new_texts.len() as u32;
+                    self.new_texts.push(longer);
                 }
                 longer.score()
             } else {
-                self.nodes[child as usize].text.score()
+                self.texts[child as usize].score()
             };
             let score = total + lm;
             if score < *best - beam.config.beam_threshold {
@@ -257,13 +267,27 @@ impl Search {
                 total,
                 lm,
                 score,
-                last: new(log_prob),
+                last,
                 text,
             });
         }
     }
 
-    /// Leaves the candidates of the next beam.
+    /// The text of a node and one token more.
+    fn longer_text(&mut self, beam: &PrefixBeam, node: u32, token: u32) -> TextState {
+        let text = &self.texts[node as usize];
+        if !beam.scorer.ends_word(token) {
+            return beam.scorer.extend(text, token);
+        }
+        let ended = &mut self.nodes[node as usize].ended;
+        if *ended == NONE {
+            *ended = self.ended.len() as u32;
+            self.ended.push(beam.scorer.end_word(text));
+        }
+        beam.scorer.extend(&self.ended[*ended as usize], token)
+    }
+
+    /// Chooses the candidates of the next beam.
     fn select(&mut self, beam: &PrefixBeam) -> Result<()> {
         let best = self.candidates.iter().map(|candidate| candidate.score).fold(f64::NEG_INFINITY, f64::max);
         if best == f64::NEG_INFINITY {
@@ -274,39 +298,43 @@ impl Search {
         for entry in &self.entries {
             self.nodes[entry.node as usize].entry = NONE;
         }
-        self.candidates.retain(|candidate| candidate.score >= limit && candidate.total > f64::NEG_INFINITY);
+        let scores = (0u32..).zip(&self.candidates).map(|(at, candidate)| (candidate.score, at));
+        self.chosen.clear();
+        self.chosen.extend(scores.filter(|(score, _)| *score >= limit && *score > f64::NEG_INFINITY));
         let width = beam.config.beam_width;
-        if self.candidates.len() > width {
-            self.candidates.select_nth_unstable_by(width - 1, |a, b| b.score.total_cmp(&a.score));
-            self.candidates.truncate(width);
+        if self.chosen.len() > width {
+            self.chosen.select_nth_unstable_by(width - 1, |a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            self.chosen.truncate(width);
         }
         Ok(())
     }
 
     fn make_entries(&mut self) {
-        let mut entries = Vec::with_capacity(self.candidates.len());
         self.best = 0;
-        for at in 0..self.candidates.len() {
-            let candidate = self.candidates[at];
+        self.next_entries.clear();
+        for at in 0..self.chosen.len() {
+            let (score, place) = self.chosen[at];
+            let candidate = self.candidates[place as usize];
             let before = if candidate.from == NONE { candidate.before } else { self.close(candidate.from) };
             let node = if candidate.node == NONE { self.make_node(&candidate) } else { candidate.node };
             self.nodes[node as usize].entry = at as u32;
             let Candidate { blank, token, total, last, .. } = candidate;
-            entries.push(Entry { node, blank, token, total, last, before, closed: UNMADE });
-            if candidate.score > self.candidates[self.best].score {
+            self.next_entries.push(Entry { node, blank, token, total, last, before, closed: UNMADE });
+            if score > self.chosen[self.best].0 {
                 self.best = at;
             }
         }
-        self.entries = entries;
+        std::mem::swap(&mut self.entries, &mut self.next_entries);
     }
 
     fn make_node(&mut self, candidate: &Candidate) -> u32 {
         let parent = self.entries[candidate.from as usize].node;
         let made = self.nodes.len() as u32;
         let above = &mut self.nodes[parent as usize];
-        let mut node = Node::new(parent, candidate.last.id, above.depth + 1, self.texts[candidate.text as usize]);
+        let mut node = Node::new(parent, candidate.last.id, above.depth + 1);
         node.next_sibling = std::mem::replace(&mut above.first_child, made);
         self.nodes.push(node);
+        self.texts.push(self.new_texts[candidate.text as usize]);
         made
     }
 
@@ -332,7 +360,8 @@ impl Search {
         let num_committed = if shared == NONE { 0 } else { self.nodes[shared as usize].depth - self.nodes[0].depth };
         let tokens = self.paths.collect(self.entries[self.best].before);
         self.committed.extend(tokens.iter().take(num_committed as usize).map(|(token, _)| *token));
-        self.paths.compact(self.entries.iter_mut().map(|entry| &mut entry.before), num_committed as usize);
+        self.paths.compact(self.entries.iter().map(|entry| entry.before), num_committed);
+        self.entries.iter_mut().for_each(|entry| entry.before = self.paths.renumbered(entry.before));
         self.compact(if shared == NONE { 0 } else { shared });
     }
 
@@ -377,30 +406,44 @@ impl Search {
 
     /// Forgets nodes that no entry descends from, and those above `root`.
     fn compact(&mut self, root: u32) {
-        let mut is_alive = vec![false; self.nodes.len()];
-        is_alive[root as usize] = true;
+        const ALIVE: u32 = 0;
+        let renumbered = &mut self.renumbered;
+        renumbered.clear();
+        renumbered.resize(self.nodes.len(), NONE);
+        renumbered[root as usize] = ALIVE;
         for entry in &self.entries {
             let mut at = entry.node;
-            while !is_alive[at as usize] {
-                is_alive[at as usize] = true;
+            while renumbered[at as usize] == NONE {
+                renumbered[at as usize] = ALIVE;
                 at = self.nodes[at as usize].parent;
             }
         }
-        let mut renumbered = vec![NONE; self.nodes.len()];
-        let mut kept: Vec<Node> = Vec::new();
-        for (old, mut node) in std::mem::take(&mut self.nodes).into_iter().enumerate().filter(|(old, _)| is_alive[*old])
-        {
-            let number = kept.len() as u32;
-            renumbered[old] = number;
-            node.parent = if old == root as usize { NONE } else { renumbered[node.parent as usize] };
-            (node.first_child, node.next_sibling, node.entry) = (NONE, NONE, NONE);
-            if node.parent != NONE {
-                let above = &mut kept[node.parent as usize];
-                node.next_sibling = std::mem::replace(&mut above.first_child, number);
+        // Nodes move down, parents before their children.
+        let mut num_kept = 0;
+        for old in 0..self.nodes.len() {
+            if renumbered[old] == NONE {
+                continue;
             }
-            kept.push(node);
+            renumbered[old] = num_kept;
+            let Node { parent, token, depth, ended, .. } = self.nodes[old];
+            let parent = if old == root as usize { NONE } else { renumbered[parent as usize] };
+            let mut node = Node::new(parent, token, depth);
+            if parent != NONE {
+                let above = &mut self.nodes[parent as usize];
+                node.next_sibling = std::mem::replace(&mut above.first_child, num_kept);
+            }
+            if ended != NONE {
+                node.ended = self.kept_ended.len() as u32;
+                self.kept_ended.push(self.ended[ended as usize]);
+            }
+            self.nodes[num_kept as usize] = node;
+            self.texts[num_kept as usize] = self.texts[old];
+            num_kept += 1;
         }
-        self.nodes = kept;
+        self.nodes.truncate(num_kept as usize);
+        self.texts.truncate(num_kept as usize);
+        std::mem::swap(&mut self.ended, &mut self.kept_ended);
+        self.kept_ended.clear();
         for (at, entry) in (0u32..).zip(&mut self.entries) {
             entry.node = renumbered[entry.node as usize];
             self.nodes[entry.node as usize].entry = at;
@@ -425,7 +468,7 @@ impl Search {
 
     pub(in super::super) fn finals(&self, beam: &PrefixBeam) -> Vec<Final> {
         let last = |(entry, of): (usize, &Entry)| {
-            let lm = beam.scorer.finish(&self.nodes[of.node as usize].text);
+            let lm = beam.scorer.finish(&self.texts[of.node as usize]);
             Final { entry, acoustic: of.total, lm }
         };
         self.entries.iter().enumerate().map(last).collect()
@@ -449,8 +492,8 @@ impl Search {
 }
 
 impl Node {
-    fn new(parent: u32, token: u32, depth: u32, text: TextState) -> Self {
-        Self { parent, first_child: NONE, next_sibling: NONE, entry: NONE, token, depth, text, ended: None }
+    fn new(parent: u32, token: u32, depth: u32) -> Self {
+        Self { parent, first_child: NONE, next_sibling: NONE, entry: NONE, token, depth, ended: NONE }
     }
 }
 
