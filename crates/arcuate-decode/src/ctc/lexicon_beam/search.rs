@@ -1,8 +1,7 @@
 //! The state of a lexicon beam search between two frames.
 
-use std::collections::HashMap;
-
 use arcuate_text::ngram::State;
+use rustc_hash::FxHashMap;
 
 use super::super::hypothesis::word;
 use super::super::paths::{NONE, Paths};
@@ -11,7 +10,7 @@ use super::super::{Hypothesis, Token, Word, log_add};
 use super::{LexiconBeam, UNKNOWN_TEXT};
 use crate::{Error, Result};
 
-/// How often tokens of dead hypotheses are forgotten.
+/// How often tokens and words of dead hypotheses are forgotten.
 const COMPACT_FRAMES: u32 = 64;
 
 /// What two hypotheses must share to be one.
@@ -30,7 +29,7 @@ struct Entry {
     score: f64,
     /// The part of the score that is not from emissions, the look-ahead included.
     lm: f64,
-    /// The last token on the best path and the word it ends.
+    /// The last token on the best path, its confidence as a logarithm, and the word it ends.
     last: Option<Token>,
     word: u32,
     /// The tokens before it.
@@ -58,8 +57,8 @@ struct Candidate {
 #[derive(Debug)]
 struct Contexts {
     states: Vec<Option<State>>,
-    by_state: Option<HashMap<Option<State>, u32>>,
-    by_words: HashMap<(u32, u32), u32>,
+    by_state: Option<FxHashMap<Option<State>, u32>>,
+    by_words: FxHashMap<(u32, u32), u32>,
 }
 
 #[derive(Debug)]
@@ -69,7 +68,9 @@ pub(super) struct Search<'a> {
     contexts: Contexts,
     entries: Vec<Entry>,
     candidates: Vec<Candidate>,
-    places: HashMap<Key, usize>,
+    /// Scores and places of the candidates of the next beam.
+    chosen: Vec<(f64, u32)>,
+    places: FxHashMap<Key, usize>,
     is_followed: Vec<bool>,
     frame: u32,
     best: f64,
@@ -77,8 +78,8 @@ pub(super) struct Search<'a> {
 
 impl Contexts {
     fn new(begin: Option<State>, merges_states: bool) -> Self {
-        let by_state = merges_states.then(|| HashMap::from([(begin, 0)]));
-        Self { states: vec![begin], by_state, by_words: HashMap::new() }
+        let by_state = merges_states.then(|| FxHashMap::from_iter([(begin, 0)]));
+        Self { states: vec![begin], by_state, by_words: FxHashMap::default() }
     }
 
     /// The context after one word more (`NONE`: an unknown one), and the weighted score of that word.
@@ -95,6 +96,28 @@ impl Contexts {
             None => *self.by_words.entry((context, word)).or_insert_with(number),
         };
         (after, score)
+    }
+
+    /// Forgets contexts that no entry has, and renumbers those of the entries.
+    fn compact(&mut self, entries: &mut [Entry]) {
+        let mut renumbered = vec![NONE; self.states.len()];
+        let mut kept = Vec::new();
+        for entry in entries {
+            let context = &mut entry.key.context;
+            let number = &mut renumbered[*context as usize];
+            if *number == NONE {
+                *number = kept.len() as u32;
+                kept.push(self.states[*context as usize]);
+            }
+            *context = *number;
+        }
+        self.states = kept;
+        if let Some(by_state) = &mut self.by_state {
+            *by_state = self.states.iter().copied().zip(0..).collect();
+        }
+        let number = |context: u32| renumbered[context as usize];
+        let pairs = self.by_words.iter().map(|((before, word), after)| ((number(*before), *word), number(*after)));
+        self.by_words = pairs.filter(|((before, _), after)| *before != NONE && *after != NONE).collect();
     }
 }
 
@@ -114,7 +137,8 @@ impl<'a> Search<'a> {
             contexts: Contexts::new(begin, merges_states),
             entries: vec![entry],
             candidates: Vec::new(),
-            places: HashMap::new(),
+            chosen: Vec::new(),
+            places: FxHashMap::default(),
             is_followed: vec![true; beam.alphabet.num_tokens()],
             frame: 0,
             best: f64::NEG_INFINITY,
@@ -125,24 +149,25 @@ impl<'a> Search<'a> {
         self.choose_tokens(row);
         self.candidates.clear();
         self.best = f64::NEG_INFINITY;
-        for at in 0..self.entries.len() {
-            self.stay(at, row);
-            self.extend(at, row);
-        }
+        (0..self.entries.len()).for_each(|at| self.stay(at, row));
+        (0..self.entries.len()).for_each(|at| self.extend(at, row));
         self.merge();
         if self.candidates.is_empty() {
             return Err(Error::NoPath { frame: self.frame as usize });
         }
         let width = self.beam.config.beam_width;
-        if self.candidates.len() > width {
-            self.candidates.select_nth_unstable_by(width - 1, |a, b| b.score.total_cmp(&a.score));
-            self.candidates.truncate(width);
+        self.chosen.clear();
+        self.chosen.extend((0u32..).zip(&self.candidates).map(|(at, candidate)| (candidate.score, at)));
+        if self.chosen.len() > width {
+            self.chosen.select_nth_unstable_by(width - 1, |a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            self.chosen.truncate(width);
         }
         self.make_entries();
         self.frame += 1;
         if self.frame.is_multiple_of(COMPACT_FRAMES) {
             self.paths.compact(self.entries.iter().map(|entry| entry.before), 0);
             self.entries.iter_mut().for_each(|entry| entry.before = self.paths.renumbered(entry.before));
+            self.contexts.compact(&mut self.entries);
         }
         Ok(())
     }
@@ -176,7 +201,7 @@ impl<'a> Search<'a> {
             match entry.last.filter(|last| last.id == again && !after_blank) {
                 Some(mut last) => {
                     last.end_frame = self.frame + 1;
-                    last.confidence = last.confidence.max(row[again as usize].exp());
+                    last.confidence = last.confidence.max(row[again as usize]);
                     self.offer(at, key, emission, beside, Some(last), entry.word, false);
                 }
                 None => {
@@ -241,7 +266,7 @@ impl<'a> Search<'a> {
     }
 
     fn token(&self, id: u32, row: &[f32]) -> Token {
-        Token { id, start_frame: self.frame, end_frame: self.frame + 1, confidence: row[id as usize].exp() }
+        Token { id, start_frame: self.frame, end_frame: self.frame + 1, confidence: row[id as usize] }
     }
 
     /// Drops what is far from the best, then makes those one that share their key.
@@ -272,8 +297,8 @@ impl<'a> Search<'a> {
 
     fn make_entries(&mut self) {
         let mut entries = Vec::with_capacity(self.candidates.len());
-        for at in 0..self.candidates.len() {
-            let Candidate { key, score, lm, from, last, word, is_new } = self.candidates[at];
+        for at in 0..self.chosen.len() {
+            let Candidate { key, score, lm, from, last, word, is_new } = self.candidates[self.chosen[at].1 as usize];
             let before = if is_new { self.close(from) } else { self.entries[from as usize].before };
             entries.push(Entry { key, score, lm, last, word, before, closed: None });
         }
@@ -298,7 +323,7 @@ impl<'a> Search<'a> {
         }
         self.entries.sort_by(|a, b| b.score.total_cmp(&a.score));
         let mut found: Vec<Hypothesis> = Vec::new();
-        let mut ends: HashMap<(u32, NodeId), usize> = HashMap::new();
+        let mut ends: FxHashMap<(u32, NodeId), usize> = FxHashMap::default();
         for at in 0..self.entries.len() {
             let Entry { key, score, lm, .. } = self.entries[at];
             // The same words: the better path counts, or both.
@@ -312,7 +337,8 @@ impl<'a> Search<'a> {
             }
             ends.insert((key.context, key.node), found.len());
             let last = self.close(at as u32);
-            let path = self.paths.collect(last);
+            let mut path = self.paths.collect(last);
+            path.iter_mut().for_each(|(token, _)| token.confidence = token.confidence.exp());
             let mut hypothesis =
                 Hypothesis::new(self.words(&path), path.into_iter().map(|(token, _)| token).collect(), score - lm, lm);
             hypothesis.is_complete = is_complete;

@@ -251,3 +251,22 @@ fn long_recordings_keep_their_words_and_times() {
         assert_eq!((word.text.as_str(), word.start_frame, word.end_frame), ("ab", 4 * at, 4 * at + 2));
     }
 }
+
+#[test]
+fn forgetting_dead_hypotheses_changes_nothing() {
+    // The same recording, cut so that what is forgotten is forgotten elsewhere: frames that are surely blank go before.
+    let silence = |num: usize| [1.0, 0.0, 0.0, 0.0].repeat(num);
+    let speech: Vec<f32> = noise(8, 90, 4).frames().flatten().map(|value| value.exp()).collect();
+    for num_hypotheses in [1, 4] {
+        let config =
+            Config { num_hypotheses, beam_width: 30, language_model_weight: 1.0, ..Config::new("words".into()) };
+        let found = |num: usize| {
+            let probs = [silence(num), speech.clone()].concat();
+            let found = decode(&config, WORDS, true, &rows(&probs, 4));
+            found.into_iter().map(|hypothesis| (hypothesis.text, (hypothesis.score * 1e3).round())).collect::<Vec<_>>()
+        };
+        let wanted = found(0);
+        assert_eq!(wanted.len(), num_hypotheses);
+        assert!([1, 17, 40, 63].iter().all(|num| found(*num) == wanted));
+    }
+}
