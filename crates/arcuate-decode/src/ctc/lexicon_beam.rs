@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::lexicon::Lexicon;
 use super::trie::Trie;
 use super::{Alphabet, Emissions, Hypothesis, check_count, check_finite, check_positive};
-use crate::Result;
+use crate::{Error, Result};
 use search::Search;
 
 /// What is written for a word outside the lexicon.
@@ -151,6 +151,10 @@ impl LexiconBeam {
     pub fn new(config: &Config, alphabet: Arc<Alphabet>, lexicon: Lexicon, ngram: Option<Arc<Ngram>>) -> Result<Self> {
         config.check()?;
         let Lexicon { words, spellings } = lexicon;
+        if ngram.as_ref().is_some_and(|ngram| words.iter().all(|word| ngram.word(word).is_none())) {
+            let problem = format!("knows none of the {} words of the lexicon; is it of another language?", words.len());
+            return Err(Error::config("language_model", problem));
+        }
         let model = ngram.map(|ngram| {
             let id = |word: &String| ngram.word(word).unwrap_or(ngram.unknown());
             Model { ids: words.iter().map(id).collect(), ngram }

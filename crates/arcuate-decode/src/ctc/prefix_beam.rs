@@ -121,7 +121,7 @@ impl PrefixBeam {
     pub fn new(config: &Config, alphabet: Arc<Alphabet>, ngram: Option<Arc<Ngram>>) -> Result<Self> {
         config.check()?;
         let model = ngram.zip(config.language_model.as_ref());
-        let scorer = WordScorer::new(&alphabet, model, &config.hot_words, config.hot_word_weight);
+        let scorer = WordScorer::new(&alphabet, model, &config.hot_words, config.hot_word_weight)?;
         Ok(Self { alphabet, scorer, config: config.clone() })
     }
 

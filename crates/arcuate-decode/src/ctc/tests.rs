@@ -3,6 +3,7 @@
 mod align;
 mod lexicon;
 mod prefix;
+mod scorer;
 mod stream;
 
 use std::collections::HashMap;
@@ -51,9 +52,13 @@ fn labels(num: usize) -> Arc<Alphabet> {
 }
 
 fn toy_model() -> Arc<Ngram> {
+    model(TOY_ARPA)
+}
+
+fn model(arpa: &str) -> Arc<Ngram> {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("toy.arpa");
-    std::fs::write(&path, TOY_ARPA).expect("writes");
+    std::fs::write(&path, arpa).expect("writes");
     Arc::new(Ngram::load(&path).expect("an ARPA file"))
 }
 

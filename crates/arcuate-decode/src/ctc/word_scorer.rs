@@ -8,6 +8,7 @@
 //! # Reference
 //! The open-vocabulary fusion of pyctcdecode (Kensho Technologies 2021)
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::alphabet::Role;
 use super::trie::{NodeId, ROOT, Trie};
 use super::{Alphabet, check_finite};
-use crate::Result;
+use crate::{Error, Result};
 
 /// A word-level n-gram model and its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -83,8 +84,8 @@ pub(super) struct WordScorer {
 #[derive(Debug)]
 struct Model {
     ngram: Arc<Ngram>,
-    /// The words by their characters; nothing if the model does not tell its words.
-    words: Option<Trie<char>>,
+    /// The words by their characters; the values are their numbers.
+    words: Trie<char>,
     weight: f64,
     word_score: f64,
     unknown_word_score: f64,
@@ -99,23 +100,18 @@ struct HotWords {
 }
 
 impl WordScorer {
+    /// Refuses a model that does not tell its words, and one that has no word of these tokens.
     pub(super) fn new(
         alphabet: &Alphabet,
         model: Option<(Arc<Ngram>, &LanguageModelConfig)>,
         hot_words: &[String],
         hot_word_weight: f64,
-    ) -> Self {
+    ) -> Result<Self> {
         let tokens = (0..alphabet.num_tokens() as u32)
             .map(|id| (alphabet.role(id), alphabet.text(id).chars().collect()))
             .collect();
-        let model = model.map(|(ngram, config)| Model {
-            words: known_words(&ngram),
-            ngram,
-            weight: config.weight * std::f64::consts::LN_10,
-            word_score: config.word_score,
-            unknown_word_score: config.unknown_word_score,
-        });
-        Self { tokens, model, hot: HotWords::new(hot_words, hot_word_weight) }
+        let model = model.map(|(ngram, config)| Model::new(alphabet, ngram, config)).transpose()?;
+        Ok(Self { tokens, model, hot: HotWords::new(hot_words, hot_word_weight) })
     }
 
     /// Before the first token.
@@ -154,12 +150,12 @@ impl WordScorer {
             let step = |node, label| if node == LOST { None } else { trie?.child(node, label) };
             text.iter().try_fold(from, |node, label| step(node, *label)).unwrap_or(LOST)
         };
-        next.known = walk(self.model.as_ref().and_then(|model| model.words.as_ref()), next.known);
+        next.known = walk(self.model.as_ref().map(|model| &model.words), next.known);
         next.hot = walk(self.hot.as_ref().map(|hot| &hot.words), next.hot);
         next.has_open_word = true;
         next.open = match (&self.hot, &self.model) {
             (Some(hot), _) if next.hot != LOST => hot.weight * hot.share[next.hot as usize],
-            (_, Some(model)) if next.known == LOST && model.words.is_some() => model.unknown_word_score,
+            (_, Some(model)) if next.known == LOST => model.unknown_word_score,
             _ => 0.0,
         };
         next
@@ -186,16 +182,34 @@ impl WordScorer {
 }
 
 impl Model {
-    fn word(&self, place: NodeId) -> Option<WordId> {
-        if place == LOST { None } else { self.words.as_ref()?.values(place).first().copied() }
+    fn new(alphabet: &Alphabet, ngram: Arc<Ngram>, config: &LanguageModelConfig) -> Result<Self> {
+        let wrong =
+            |problem: &str| Err(Error::config("language_model", format!("`{}` {problem}", config.path.display())));
+        let is_mark = |word: &str| matches!(word, "<s>" | "</s>" | "<unk>");
+        let Some(words) = ngram.words() else {
+            return wrong("was built without its words; use the ARPA file or build it with its vocabulary");
+        };
+        let letters: HashSet<char> =
+            (0..alphabet.num_tokens() as u32).flat_map(|id| alphabet.text(id).chars()).collect();
+        let words = (0..).zip(words).filter(|(_, word)| !is_mark(word));
+        // Words that the tokens cannot write are never met.
+        let words = words.filter(|(_, word)| word.chars().all(|letter| letters.contains(&letter)));
+        let words = Trie::new(words.map(|(id, word)| (word.chars().collect(), id)).collect());
+        if words.len() == 1 {
+            return wrong("has no word that the tokens can write; is it of another alphabet or another case?");
+        }
+        Ok(Self {
+            words,
+            ngram,
+            weight: config.weight * std::f64::consts::LN_10,
+            word_score: config.word_score,
+            unknown_word_score: config.unknown_word_score,
+        })
     }
-}
 
-/// The words of a model without its marks; the values are their numbers.
-fn known_words(ngram: &Ngram) -> Option<Trie<char>> {
-    let is_mark = |word: &str| matches!(word, "<s>" | "</s>" | "<unk>");
-    let words = (0..).zip(ngram.words()?).filter(|(_, word)| !is_mark(word));
-    Some(Trie::new(words.map(|(id, word)| (word.chars().collect(), id)).collect()))
+    fn word(&self, place: NodeId) -> Option<WordId> {
+        if place == LOST { None } else { self.words.values(place).first().copied() }
+    }
 }
 
 impl HotWords {
