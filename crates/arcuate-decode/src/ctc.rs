@@ -65,7 +65,7 @@ pub struct CtcDecoder {
 #[derive(Debug)]
 enum Search {
     Greedy,
-    Lexicon(LexiconBeam),
+    Lexicon(Box<LexiconBeam>),
     Prefix(Arc<PrefixBeam>),
 }
 
@@ -75,7 +75,9 @@ impl CtcDecoder {
         config.check()?;
         let search = match config {
             CtcDecoderConfig::Greedy(_) => Search::Greedy,
-            CtcDecoderConfig::LexiconBeam(config) => Search::Lexicon(LexiconBeam::load(config, alphabet.clone())?),
+            CtcDecoderConfig::LexiconBeam(config) => {
+                Search::Lexicon(Box::new(LexiconBeam::load(config, alphabet.clone())?))
+            }
             CtcDecoderConfig::PrefixBeam(config) => {
                 Search::Prefix(Arc::new(PrefixBeam::load(config, alphabet.clone())?))
             }

@@ -26,7 +26,7 @@ impl<'a> Emissions<'a> {
         for (frame, row) in log_probs_tv.chunks_exact(width).enumerate() {
             check_row(frame, row)?;
             let sum: f64 = row.iter().map(|value| f64::from(value.exp())).sum();
-            if !((sum - 1.0).abs() <= TOLERANCE) {
+            if (sum - 1.0).abs() > TOLERANCE {
                 return Err(Error::NotNormalised { frame, sum });
             }
         }

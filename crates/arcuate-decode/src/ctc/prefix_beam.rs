@@ -13,6 +13,7 @@
 mod search;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::sync::Arc;
 
 use arcuate_text::ngram::Ngram;
@@ -24,7 +25,7 @@ use super::{Alphabet, Emissions, Hypothesis, Token, check_count, check_finite, c
 use crate::{Error, Result};
 
 pub use super::word_scorer::LanguageModelConfig;
-pub(super) use search::Search;
+pub(super) use search::{Final, Search};
 
 /// `[decoder.prefix_beam]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -138,24 +139,41 @@ impl PrefixBeam {
 
     /// The texts of a search that has come to its end; those that read the same are one.
     pub(super) fn hypotheses(&self, search: &Search) -> Vec<Hypothesis> {
-        let mut found: Vec<Hypothesis> = Vec::new();
-        let mut by_text: HashMap<String, usize> = HashMap::new();
         let mut finals = search.finals(self);
         finals.sort_by(|a, b| b.score().total_cmp(&a.score()));
-        for text in finals {
-            let tokens: Vec<Token> = search.tokens(text.entry);
-            let hypothesis = Hypothesis::new(words(&self.alphabet, &tokens), tokens, text.acoustic, text.lm);
-            if let Some(at) = by_text.get(&hypothesis.text) {
-                let same = &mut found[*at];
-                same.acoustic_score = log_add(same.acoustic_score, hypothesis.acoustic_score);
-                same.score = same.acoustic_score + same.lm_score;
-            } else {
-                by_text.insert(hypothesis.text.clone(), found.len());
-                found.push(hypothesis);
+        let mut found: Vec<Final> = Vec::new();
+        let mut by_text: HashMap<String, usize> = HashMap::new();
+        for end in finals {
+            match by_text.entry(self.written(&search.open_tokens(end.entry))) {
+                Occupied(same) => {
+                    let same = &mut found[*same.get()];
+                    same.acoustic = log_add(same.acoustic, end.acoustic);
+                }
+                Vacant(new) => {
+                    new.insert(found.len());
+                    found.push(end);
+                }
             }
         }
-        found.sort_by(|a, b| b.score.total_cmp(&a.score));
+        found.sort_by(|a, b| b.score().total_cmp(&a.score()));
         found.truncate(self.config.num_hypotheses);
-        found
+        let hypothesis = |end: Final| {
+            let tokens = search.tokens(end.entry);
+            Hypothesis::new(words(&self.alphabet, &tokens), tokens, end.acoustic, end.lm)
+        };
+        found.into_iter().map(hypothesis).collect()
+    }
+
+    /// What tokens write behind others, with a space wherever a word ends there.
+    fn written(&self, tokens: &[Token]) -> String {
+        let mut text = String::new();
+        for token in tokens {
+            if self.scorer.ends_word(token.id) && !text.ends_with(' ') {
+                text.push(' ');
+            }
+            text.push_str(self.alphabet.text(token.id));
+        }
+        text.truncate(text.trim_end().len());
+        text
     }
 }

@@ -481,7 +481,8 @@ impl Search {
         tokens
     }
 
-    fn open_tokens(&self, entry: usize) -> Vec<Token> {
+    /// The tokens of a text after the committed ones.
+    pub(in super::super) fn open_tokens(&self, entry: usize) -> Vec<Token> {
         let entry = &self.entries[entry];
         let mut tokens: Vec<Token> = self.paths.collect(entry.before).into_iter().map(|(token, _)| token).collect();
         if self.nodes[entry.node as usize].depth > 0 {
