@@ -5,6 +5,7 @@
 //! `CtcDecoderConfig` as JSON. Prints one hypothesis per line and at last the seconds that decoding took.
 
 use std::error::Error;
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -42,7 +43,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         texts.extend(hypotheses.into_iter().next().map(|best| best.text));
     }
     let seconds = start.elapsed().as_secs_f64();
-    texts.iter().for_each(|text| println!("{text}"));
-    println!("{seconds:.6}");
+    let mut output = std::io::stdout().lock();
+    for text in texts {
+        writeln!(output, "{text}")?;
+    }
+    writeln!(output, "{seconds:.6}")?;
     Ok(())
 }
