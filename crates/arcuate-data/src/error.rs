@@ -46,6 +46,10 @@ pub enum BadReason {
     NotFinite,
     /// A sound that is not as long as its list says.
     WrongSeconds,
+    /// A sound with fewer frames than its transcript needs, or with none.
+    TooShort,
+    /// A transcript with characters outside of the vocabulary.
+    UnknownCharacters,
     /// A command in place of a file: lists run nothing.
     Command,
     /// A member of an archive whose name leads out of it, or that is a link.
@@ -68,6 +72,8 @@ impl fmt::Display for BadReason {
             Self::EmptySound => "empty sound",
             Self::NotFinite => "samples that are no numbers",
             Self::WrongSeconds => "wrong seconds",
+            Self::TooShort => "too short",
+            Self::UnknownCharacters => "unknown characters",
             Self::Command => "command in place of a file",
             Self::UnsafeMember => "unsafe member of an archive",
         })

@@ -32,12 +32,12 @@ use audio::Samples;
 use builder::Builder;
 use list::List;
 
-/// A `[data.source.NAME]` table of a speech recipe: utterances in one format with one weight in the mixture.
+/// A `[data.speech.source.NAME]` table of a speech recipe: utterances in one format with one weight in the mixture.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SpeechSourceConfig {
-    /// Where the utterances are: `[data.source.NAME.speech.nemo]`, `...speech.folder` and so on.
-    pub speech: SpeechFormat,
+    /// Where the utterances are: `[data.speech.source.NAME.format.nemo]`, `...format.folder` and so on.
+    pub format: SpeechFormat,
     /// Share of this source in the training seconds, relative to the weights of the others.
     #[serde(default = "default_weight")]
     #[schemars(range(min = 0.0))]
@@ -54,6 +54,71 @@ pub struct SpeechSourceConfig {
     /// (the recording where none is named).
     #[serde(default)]
     pub split_by: SplitBy,
+}
+
+/// The `[data.speech]` table: recordings in place of texts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SpeechConfig {
+    /// The sources by name: `[data.speech.source.NAME]`.
+    pub source: BTreeMap<String, SpeechSourceConfig>,
+    /// Samples a second that the network hears; recordings of another rate are resampled.
+    #[serde(default = "default_sample_rate_hz")]
+    #[schemars(range(min = 1000, max = 192_000))]
+    pub sample_rate_hz: u32,
+    /// Whether each utterance is brought to mean 0 and variance 1. Must stay as it was when a checkpoint is continued.
+    pub normalise: bool,
+    /// Utterances shorter than this are left out.
+    #[serde(default)]
+    #[schemars(range(min = 0.0))]
+    pub min_seconds: f64,
+    /// Utterances longer than this are left out. Left out: none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0))]
+    pub max_seconds: Option<f64>,
+    /// Memory for decoded sound, so that an utterance is decoded once if all fit; an hour takes 230 MB at 16 kHz.
+    #[serde(default = "default_decoded_cache_bytes")]
+    pub decoded_cache_bytes: u64,
+}
+
+fn default_sample_rate_hz() -> u32 {
+    16_000
+}
+
+fn default_decoded_cache_bytes() -> u64 {
+    1 << 30
+}
+
+impl SpeechConfig {
+    /// All values that cannot work, by key path.
+    pub fn check(&self) -> Vec<ConfigProblem> {
+        let mut found = Vec::new();
+        let mut report = |key: &str, message: String, help: &str| {
+            found.push(ConfigProblem { key: format!("data.speech.{key}"), message, help: help.to_owned() });
+        };
+        if self.source.is_empty() {
+            report("source", "names no source".to_owned(), "add a `[data.speech.source.NAME]` table with a `format`");
+        }
+        if !(1000..=192_000).contains(&self.sample_rate_hz) {
+            report("sample_rate_hz", format!("is {}", self.sample_rate_hz), "16000 is what published models hear");
+        }
+        if !(self.min_seconds.is_finite() && self.min_seconds >= 0.0) {
+            report("min_seconds", format!("is {}, not a length", self.min_seconds), "leave it out for no limit");
+        }
+        if let Some(most) = self.max_seconds
+            && !(most.is_finite() && most > self.min_seconds)
+        {
+            report("max_seconds", format!("is {most}, not above `min_seconds`"), "leave it out for no limit");
+        }
+        found.extend(self.source.iter().flat_map(|(name, source)| source.check(name)));
+        found
+    }
+
+    /// What of this table changes rows.
+    pub(crate) fn key(&self) -> String {
+        let Self { source: _, sample_rate_hz, normalise, min_seconds, max_seconds, decoded_cache_bytes: _ } = self;
+        format!("{sample_rate_hz} {normalise} {min_seconds} {max_seconds:?}")
+    }
 }
 
 fn default_weight() -> f64 {
@@ -73,15 +138,15 @@ pub enum SplitBy {
 
 impl SpeechSourceConfig {
     /// A source with every default.
-    pub fn new(speech: SpeechFormat) -> Self {
-        Self { speech, weight: default_weight(), max_repeats: None, language: None, split_by: SplitBy::default() }
+    pub fn new(format: SpeechFormat) -> Self {
+        Self { format, weight: default_weight(), max_repeats: None, language: None, split_by: SplitBy::default() }
     }
 
     /// All values of the source called `name` that cannot work, by key path.
     pub fn check(&self, name: &str) -> Vec<ConfigProblem> {
         let mut found = Vec::new();
         let mut report = |key: String, message: String, help: &str| {
-            let key = format!("data.source.{name}.{key}");
+            let key = format!("data.speech.source.{name}.{key}");
             found.push(ConfigProblem { key, message, help: help.to_owned() });
         };
         if !(self.weight.is_finite() && self.weight > 0.0) {
@@ -94,8 +159,8 @@ impl SpeechSourceConfig {
             let message = format!("is {repeats}, not a positive number");
             report("max_repeats".to_owned(), message, "leave it out for no limit");
         }
-        if self.speech.path().is_empty() {
-            let key = format!("speech.{}.path", self.speech.name());
+        if self.format.path().is_empty() {
+            let key = format!("format.{}.path", self.format.name());
             report(key, "is empty".to_owned(), "name a file, a folder or a pattern");
         }
         found
@@ -110,12 +175,12 @@ trait Reader {
 
 macro_rules! speech_formats {
     ($($variant:ident => $module:ident),* $(,)?) => {
-        /// The `[data.source.NAME.speech.<name>]` table; exactly one name per source.
+        /// The `[data.speech.source.NAME.format.<name>]` table; exactly one name per source.
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
         #[serde(rename_all = "snake_case")]
         pub enum SpeechFormat {
             $(
-                #[doc = concat!("`[data.source.NAME.speech.", stringify!($module), "]`")]
+                #[doc = concat!("`[data.speech.source.NAME.format.", stringify!($module), "]`")]
                 $variant($module::Config),
             )*
         }
@@ -235,10 +300,10 @@ impl Utterances {
             return Err(Error::Config { key, message, help });
         }
         let mut builder = Builder::new(name, source, max_bad_items, progress);
-        source.speech.reader().read(&mut builder)?;
+        source.format.reader().read(&mut builder)?;
         let (list, skipped, content_hash) = builder.finish()?;
         if list.len() == 0 {
-            return Err(Error::NoUtterances { name: name.to_owned(), path: source.speech.path().to_owned() });
+            return Err(Error::NoUtterances { name: name.to_owned(), path: source.format.path().to_owned() });
         }
         Ok(Self { list, skipped, content_hash })
     }

@@ -1,7 +1,7 @@
 //! Tables of Common Voice: tab-separated, with a line of column names, beside a folder of clips.
 //!
 //! # Recipe
-//! `[data.source.NAME.speech.common_voice]` with `path`
+//! `[data.speech.source.NAME.format.common_voice]` with `path`
 //!
 //! # Reference
 //! Ardila et al. 2020, "Common Voice: A Massively-Multilingual Speech Corpus". Columns are found by name, since releases order
@@ -23,7 +23,7 @@ use crate::files::{self, Listed};
 
 const DURATIONS: &str = "clip_durations.tsv";
 
-/// The `[data.source.NAME.speech.common_voice]` table.
+/// The `[data.speech.source.NAME.format.common_voice]` table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {

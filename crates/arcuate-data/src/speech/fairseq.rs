@@ -1,7 +1,7 @@
 //! Manifests of fairseq: the folder of the sound on the first line, then a file and its samples a line; labels in a list beside it.
 //!
 //! # Recipe
-//! `[data.source.NAME.speech.fairseq]` with `path`, `labels`
+//! `[data.speech.source.NAME.format.fairseq]` with `path`, `labels`
 //!
 //! # Reference
 //! The manifests of fairseq's wav2vec 2.0: `train.tsv` with `train.ltr` (letters, `|` ends a word), `train.wrd` (words) or
@@ -19,7 +19,7 @@ use super::list::{Found, Sound, Written};
 use crate::error::{BadReason, Error, Result};
 use crate::files::{self, Listed};
 
-/// The `[data.source.NAME.speech.fairseq]` table.
+/// The `[data.speech.source.NAME.format.fairseq]` table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {

@@ -1,7 +1,7 @@
 //! A folder of sound files, each with a text file of the same name beside it where something is known of what was said.
 //!
 //! # Recipe
-//! `[data.source.NAME.speech.folder]` with `path`
+//! `[data.speech.source.NAME.format.folder]` with `path`
 //!
 //! # Reference
 //! `a/b.flac` with `a/b.txt`: the layout that needs no list.
@@ -23,7 +23,7 @@ use crate::files;
 /// Longest text of one utterance.
 pub(super) const MAX_TEXT_BYTES: u64 = 1 << 20;
 
-/// The `[data.source.NAME.speech.folder]` table.
+/// The `[data.speech.source.NAME.format.folder]` table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {

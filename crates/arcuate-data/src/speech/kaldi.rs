@@ -1,7 +1,7 @@
 //! Data folders of Kaldi: `wav.scp`, and beside it `segments`, `text`, `utt2spk`, `utt2lang` and `utt2dur` where they are.
 //!
 //! # Recipe
-//! `[data.source.NAME.speech.kaldi]` with `path`
+//! `[data.speech.source.NAME.format.kaldi]` with `path`
 //!
 //! # Reference
 //! "Data preparation" in the documentation of Kaldi. A `wav.scp` may hold commands there; they are never run here.
@@ -19,7 +19,7 @@ use super::list::{Found, Sound, Written};
 use crate::error::{BadReason, Result};
 use crate::files::{self, Listed};
 
-/// The `[data.source.NAME.speech.kaldi]` table.
+/// The `[data.speech.source.NAME.format.kaldi]` table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {

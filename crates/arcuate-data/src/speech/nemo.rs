@@ -1,7 +1,7 @@
 //! Manifests of NeMo: JSON lines with the path of a file, how long it is, and what was said.
 //!
 //! # Recipe
-//! `[data.source.NAME.speech.nemo]` with `path`
+//! `[data.speech.source.NAME.format.nemo]` with `path`
 //!
 //! # Reference
 //! `audio_filepath` (relative to the manifest), `duration`, `offset` and `text` as in the documentation of NVIDIA NeMo; beside
@@ -18,7 +18,7 @@ use super::list::{Found, Sound, Written};
 use crate::error::{BadReason, Result};
 use crate::files::{self, Listed};
 
-/// The `[data.source.NAME.speech.nemo]` table.
+/// The `[data.speech.source.NAME.format.nemo]` table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {

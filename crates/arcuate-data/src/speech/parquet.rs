@@ -1,7 +1,7 @@
 //! Parquet with the sound inside: a column of `{bytes, path}` as the Hugging Face hub stores it, and columns of text beside it.
 //!
 //! # Recipe
-//! `[data.source.NAME.speech.parquet]` with `path`
+//! `[data.speech.source.NAME.format.parquet]` with `path`
 //!
 //! # Reference
 //! The audio feature of Hugging Face `datasets`: a struct of the encoded file and its name.
@@ -31,7 +31,7 @@ use crate::files::{self, Listed};
 /// Sounds that are measured at a time.
 const BATCH: usize = 16;
 
-/// The `[data.source.NAME.speech.parquet]` table.
+/// The `[data.speech.source.NAME.format.parquet]` table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {

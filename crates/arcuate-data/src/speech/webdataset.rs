@@ -2,7 +2,7 @@
 //! never unpacked.
 //!
 //! # Recipe
-//! `[data.source.NAME.speech.webdataset]` with `path`
+//! `[data.speech.source.NAME.format.webdataset]` with `path`
 //!
 //! # Reference
 //! The conventions of WebDataset (Aizman et al. 2019, "High Performance I/O For Large Scale Deep Learning"): `a/7.flac` with
@@ -25,7 +25,7 @@ use super::{Reader, is_sound};
 use crate::error::{BadItem, BadReason, Error, Result};
 use crate::files;
 
-/// The `[data.source.NAME.speech.webdataset]` table.
+/// The `[data.speech.source.NAME.format.webdataset]` table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
