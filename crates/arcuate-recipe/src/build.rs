@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use arcuate_data::{Corpus, CorpusOptions, Framing, Progress, SoftToken, Split, Texts};
+use arcuate_data::{Corpus, CorpusOptions, Framing, Progress, SoftToken, SpeechOptions, Split, Texts};
 use arcuate_model::{Adoption, Architecture, Head, ModelConfig, Network, TokenIds};
 use arcuate_objective::{Objective, ObjectiveConfig, Vocabulary, distillation};
 use arcuate_text::{SpecialToken, Tokenizer, TokenizerConfig};
@@ -67,6 +67,15 @@ fn soft_tokens(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Vec<SoftToken>>
 
 /// The corpus of a recipe, tokenised and laid into rows.
 pub fn corpus(recipe: &Recipe, tokenizer: &Tokenizer, progress: &Progress<'_>) -> Result<Corpus> {
+    if recipe.data.speech.is_some() {
+        let network = architecture(recipe, tokenizer.vocab_size(), &[])?;
+        let options = SpeechOptions {
+            max_frames: recipe.batch.max_seq_len,
+            downsampling: network.downsampling().unwrap_or_default(),
+            transcripts: matches!(recipe.objective, ObjectiveConfig::Ctc(_)),
+        };
+        return Ok(Corpus::open_speech(&recipe.data, tokenizer.clone(), &options, progress)?);
+    }
     let options = CorpusOptions {
         max_seq_len: recipe.batch.max_seq_len,
         framing: match recipe.objective {
@@ -240,7 +249,7 @@ fn patterns_of_nothing(recipe: &Recipe, architecture: &Architecture) -> Vec<Find
 /// Findings that need the corpus.
 pub fn check_corpus(recipe: &Recipe, corpus: &Corpus) -> Vec<Finding> {
     let mut found = Vec::new();
-    let rows: u64 = (0..recipe.data.source.len()).map(|source| corpus.epoch_rows(source)).sum();
+    let rows: u64 = (0..corpus.source_names().len()).map(|source| corpus.epoch_rows(source)).sum();
     let batch = recipe.batch.global_batch() as u64;
     if batch > rows {
         let message = format!("one step takes {batch} rows, but the whole corpus has {rows}");

@@ -93,18 +93,30 @@ pub(crate) fn train(config: &Config, texts: &mut (dyn Iterator<Item = String> + 
         return Err(failed(format!("no character occurs `min_count` = {} times; lower it", config.min_count)));
     }
     letters.sort_unstable();
+    with_characters(&config.normalise, letters.iter().map(|(letter, _)| letter.to_string())).map_err(failed)
+}
+
+/// A tokenizer to which every text is unknown.
+pub(crate) fn without_characters() -> Result<Tokenizer> {
+    let names = layout::names(&[(SpecialToken::Pad, PAD), (SpecialToken::Unk, UNK)]);
+    let file = layout::tokenizer_config(&names, &["input_values", "attention_mask"]);
+    let tokens = vec![(PAD.to_owned(), 0), (UNK.to_owned(), 1)];
+    assemble(tokens, names, file).map_err(|message| Error::Training { table: "none", message })
+}
+
+fn with_characters(normaliser: &Normaliser, letters: impl Iterator<Item = String>) -> Result<Tokenizer, String> {
     let mut tokens = [PAD, UNK, DELIMITER].map(str::to_owned).to_vec();
-    tokens.extend(letters.iter().map(|(letter, _)| letter.to_string()));
+    tokens.extend(letters);
     let names = layout::names(&[(SpecialToken::Pad, PAD), (SpecialToken::Unk, UNK)]);
     let mut file = layout::tokenizer_config(&names, &["input_values", "attention_mask"]);
     // The library adds tokens of its own for the begin and the end of a text unless it is told that there are none.
     let own = json!({
         "tokenizer_class": CLASS, DELIMITER_KEY: DELIMITER, "replace_word_delimiter_char": " ", "do_lower_case": false,
-        "bos_token": null, "eos_token": null, NORMALISE_KEY: config.normalise,
+        "bos_token": null, "eos_token": null, NORMALISE_KEY: normaliser,
     });
     file.extend(own.as_object().cloned().unwrap_or_default());
     let vocabulary = (0..).zip(tokens).map(|(id, token)| (token, id)).collect();
-    assemble(vocabulary, names, file).map_err(failed)
+    assemble(vocabulary, names, file)
 }
 
 /// The words of a normalised text.

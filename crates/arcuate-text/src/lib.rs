@@ -20,6 +20,7 @@ pub mod byte_bpe;
 pub mod chars;
 pub mod file;
 pub mod ngram;
+pub mod none;
 pub mod transcript;
 pub mod unigram;
 pub mod wordpiece;
@@ -78,7 +79,7 @@ macro_rules! tokenizers {
     };
 }
 
-tokenizers! { ByteBpe => byte_bpe, Chars => chars, File => file, Unigram => unigram, Wordpiece => wordpiece }
+tokenizers! { ByteBpe => byte_bpe, Chars => chars, File => file, None => none, Unigram => unigram, Wordpiece => wordpiece }
 
 #[cfg(test)]
 mod tests {

@@ -28,7 +28,7 @@ const NO_MAX_LENGTH: f64 = 1e30;
 ///
 /// Text never becomes a special token by itself: `"<|endoftext|>"` in a document is spelled out. Use
 /// [`Tokenizer::encode_with_special`] where a prompt may name special tokens.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// The content of `tokenizer.json`.

@@ -225,8 +225,10 @@ fn rehearse(
     let device = inner.clone().autodiff();
     let (mut network, _) = build::network(recipe, tokenizer, corpus.label_names(), &device)?;
     let pad_id = build::pad_id(tokenizer);
-    let rows = corpus.sampler(recipe.seed).next_rows(recipe.batch.microbatch)?;
-    let mut batch = arcuate_data::collate(&rows, pad_id, Some(recipe.batch.max_seq_len));
+    let rows = corpus.largest_microbatch(recipe.seed, recipe.batch.limits())?;
+    // Of speech, the sound is what is long.
+    let pad_to = recipe.data.speech.is_none().then_some(recipe.batch.max_seq_len);
+    let mut batch = arcuate_data::collate(&rows, pad_id, pad_to);
     objective.prepare(&mut batch, recipe.seed, 0);
     let mut optimizer = Optimizer::new(recipe.optimizer.clone());
     let (mut loss, mut seconds) = (0.0, f64::INFINITY);
