@@ -100,7 +100,8 @@ fn stamps_are_read_in_the_languages_that_have_text() {
         (&*format!("{root}/cat.ogg"), ogg(0.5)),
     ];
     let set = Converted::of("tux-paint", &files).expect("sound");
-    let expected = json!({"audio_filepath": "stamps/animals/cat_desc_ru.ogg", "duration": 1.25, "text": "Кошка.", "lang": "ru"});
+    let expected =
+        json!({"audio_filepath": "stamps/animals/cat_desc_ru.ogg", "duration": 1.25, "text": "Кошка.", "lang": "ru"});
     assert_eq!(set.lines("ru.jsonl"), [expected], "clips of more than 20 seconds are left out");
     assert_eq!(set.lines("en.jsonl")[0]["text"], "A cat.");
     assert_eq!(set.lines("pt_BR.jsonl")[0]["audio_filepath"], "stamps/animals/cat_desc_pt_BR.wav");
@@ -177,7 +178,8 @@ fn clips_of_the_game_are_named_after_the_place_of_their_text() {
     let set = Converted::of("amazon-queen", &[("usr/share/scummvm/flight-of-the-amazon-queen/queen.1c", bytes)]);
     let set = set.expect("sound");
     let lines = set.lines("en.jsonl");
-    let of = |line: &Value| ["audio_filepath", "text", "speaker"].map(|key| line[key].as_str().expect("text").to_owned());
+    let of =
+        |line: &Value| ["audio_filepath", "text", "speaker"].map(|key| line[key].as_str().expect("text").to_owned());
     let expected = [
         ["mp3/070012J1.mp3", "Who is there?", "JOE"],
         ["mp3/JOE00411.mp3", "A nice café.", "JOE"],

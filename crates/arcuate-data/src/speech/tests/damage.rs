@@ -58,7 +58,8 @@ fn survives(seed: u64, rounds: usize, name: &str, bytes: &[u8], format: impl Fn(
 
 #[test]
 fn damaged_manifests_are_refused_or_read() {
-    let line = "{\"audio_filepath\": \"a.wav\", \"duration\": 0.05, \"offset\": 0, \"text\": \"dobrý den\", \"speaker\": 1}\n";
+    let line =
+        "{\"audio_filepath\": \"a.wav\", \"duration\": 0.05, \"offset\": 0, \"text\": \"dobrý den\", \"speaker\": 1}\n";
     survives(1, 400, "m.jsonl", line.repeat(3).as_bytes(), nemo);
     let table = "client_id\tpath\tsentence\tlocale\nx\ta.wav\tdobrý den\tcs\ny\ta\tano\tcs\n";
     survives(2, 400, "t.tsv", table.as_bytes(), |path| {

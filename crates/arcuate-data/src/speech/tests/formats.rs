@@ -49,7 +49,8 @@ fn the_language_of_the_source_fills_gaps() {
     let folder = Folder::new();
     folder.write("a.wav", wav(&sine(0.2)));
     folder.write("m.jsonl", "{\"audio_filepath\": \"a.wav\"}\n{\"audio_filepath\": \"./a.wav\", \"lang\": \"sk\"}\n");
-    let source = SpeechSourceConfig { language: Some("cs".to_owned()), ..SpeechSourceConfig::new(nemo(folder.at("m.jsonl"))) };
+    let source =
+        SpeechSourceConfig { language: Some("cs".to_owned()), ..SpeechSourceConfig::new(nemo(folder.at("m.jsonl"))) };
     let utterances = Utterances::open("a", &source, 0, &Progress::none()).expect("good data");
     let languages: Vec<Option<String>> = utterances.iter().map(|one| one.language).collect();
     assert_eq!(languages, [Some("cs".to_owned()), Some("sk".to_owned())]);
@@ -107,9 +108,8 @@ fn fairseq_manifests_take_the_labels_beside_them() {
     folder.write("train.tsv", "sound\na.wav\t8000\nb.wav\t4000\n");
     folder.write("train.ltr", "D O B R Ý | D E N |\nA N O |\n");
     folder.write("train.phn", "d o\na n o\n");
-    let config = |labels| {
-        SpeechFormat::Fairseq(fairseq::Config { path: folder.at("train.tsv"), labels, sample_rate_hz: RATE })
-    };
+    let config =
+        |labels| SpeechFormat::Fairseq(fairseq::Config { path: folder.at("train.tsv"), labels, sample_rate_hz: RATE });
     let letters = open(config(Some(fairseq::Labels::Ltr)));
     assert_eq!(listed(&letters), [said("a.wav", 0.5, "DOBRÝ DEN"), said("b.wav", 0.25, "ANO")]);
     assert_eq!(open(config(Some(fairseq::Labels::Phn))).get(1).transcript.as_deref(), Some("a n o"));
@@ -170,8 +170,10 @@ fn names_of_gnu_tar_may_be_long() {
     let folder = Folder::new();
     let long = format!("{}.wav", "x".repeat(150));
     let name = [long.as_bytes(), &[0]].concat();
-    let members =
-        [[tar_header("././@LongLink", b'L', name.len() as u64), name.clone(), vec![0; 512 - name.len()]].concat(), tar_member(&long[..99], &wav(&sine(0.1)))];
+    let members = [
+        [tar_header("././@LongLink", b'L', name.len() as u64), name.clone(), vec![0; 512 - name.len()]].concat(),
+        tar_member(&long[..99], &wav(&sine(0.1))),
+    ];
     folder.write("1.tar", tar(&members));
     assert!(open(webdataset(folder.at("1.tar"))).get(0).place.ends_with(&format!("1.tar:{long}")));
 }
@@ -213,9 +215,7 @@ fn every_place_gives_the_same_samples() {
     folder.write("1.tar", tar(&[tar_member("a.txt", b"x"), tar_member("a.wav", &sound)]));
     let row: TableRow<'_> = (Some(sound), "a.wav", None, 0.5);
     folder.write("t.parquet", table(&[&[(None, "no.wav", None, 0.1), row.clone()], &[row]]));
-    let load = |utterances: &Utterances, index| {
-        utterances.load(index, RATE, &Limits::default()).expect("sound data")
-    };
+    let load = |utterances: &Utterances, index| utterances.load(index, RATE, &Limits::default()).expect("sound data");
     let whole = load(&open(in_folder(folder.at("f"))), 0);
     let expected: Vec<f32> = sine(0.5).into_iter().map(|sample| f32::from(sample) / 32768.0).collect();
     assert_eq!(whole.len(), expected.len());

@@ -142,7 +142,10 @@ fn every_kind_of_finding_is_counted_with_places() {
         (finding.message.as_str(), finding.places[0].as_str())
     };
     let (said, place) = message(Kind::TooShortForTranscript);
-    assert!(said.contains("has 25 frames, but CTC needs 60 for its transcript") && place.ends_with("many.wav"), "{said}");
+    assert!(
+        said.contains("has 25 frames, but CTC needs 60 for its transcript") && place.ends_with("many.wav"),
+        "{said}"
+    );
     let (said, place) = message(Kind::DuplicateSound);
     assert!(said.contains("odd.wav`; remove one of them") && place.ends_with("twice.wav"), "{said}");
     assert!(message(Kind::OddCharacters).0.contains("\\u{3b1}"));
