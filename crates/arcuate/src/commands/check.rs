@@ -78,6 +78,13 @@ fn check_file(file: &Path, set: &[String], runs_dir: &Path, how: How) -> Result<
         }
         RecipeFile::Study(study) => study::check(&study, runs_dir, how),
         RecipeFile::Pipeline(pipeline) => {
+            let missing = super::data::fetch::missing(&pipeline.value.fetch);
+            if !missing.is_empty() {
+                let names = missing.join(" ");
+                let message =
+                    format!("the data sets of `fetch` are not there yet; run `arcuate data fetch {names}` first");
+                return Err(crate::exit::Coded { code: 4, message }.into());
+            }
             super::refuse(arcuate_recipe::check_steps(&pipeline))?;
             let mut seen = Vec::new();
             for planned in pipeline.value.runs() {

@@ -20,7 +20,7 @@ use crate::{exit, terminal};
 
 mod annotate;
 mod draw;
-mod fetch;
+pub(super) mod fetch;
 mod overlap;
 
 /// Documents that are tokenised together.

