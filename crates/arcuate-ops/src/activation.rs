@@ -1,4 +1,4 @@
-//! GELU in its erf and tanh forms, SiLU, and their gated products (GeGLU, SwiGLU).
+//! GELU in its erf and tanh forms, SiLU, ReLU, and gated products (GeGLU, SwiGLU).
 //!
 //! # What it computes
 //! `gelu(x) = x Phi(x)` with the normal distribution, or with
@@ -49,6 +49,12 @@ fn tanh_form(x: f32) -> (f32, f32) {
 fn silu_form(x: f32) -> (f32, f32) {
     let s = math::sigmoid(x);
     (x * s, s * (1.0 + x * (1.0 - s)))
+}
+
+/// Value and slope of ReLU.
+#[inline(always)]
+fn relu_form(x: f32) -> (f32, f32) {
+    if x > 0.0 { (x, 1.0) } else { (0.0, 0.0) }
 }
 
 /// The loops of one form: in place, its backward pass, that one with the values, gated, and that one's backward pass.
@@ -103,13 +109,19 @@ macro_rules! loops {
 loops!(erf_form: gelu_erf, gelu_erf_backward, gelu_erf_again, geglu_erf, geglu_erf_backward);
 loops!(tanh_form: gelu_tanh, gelu_tanh_backward, gelu_tanh_again, geglu_tanh, geglu_tanh_backward);
 loops!(silu_form: silu_in_place, silu_backward, silu_again, swiglu_block, swiglu_backward);
+loops!(relu_form: relu_in_place, relu_backward, relu_again, reglu, reglu_backward);
 
 /// A function of single numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Form {
+pub enum Form {
+    /// GELU with the exact normal distribution.
     GeluErf,
+    /// GELU in its tanh form.
     GeluTanh,
+    /// SiLU, also called swish.
     Silu,
+    /// ReLU.
+    Relu,
 }
 
 impl From<Gelu> for Form {
@@ -128,6 +140,7 @@ impl Form {
             Self::GeluErf => gelu_erf(x),
             Self::GeluTanh => gelu_tanh(x),
             Self::Silu => silu_in_place(x),
+            Self::Relu => relu_in_place(x),
         }
     }
 
@@ -137,6 +150,7 @@ impl Form {
             Self::GeluErf => gelu_erf_backward(x, grad, out),
             Self::GeluTanh => gelu_tanh_backward(x, grad, out),
             Self::Silu => silu_backward(x, grad, out),
+            Self::Relu => relu_backward(x, grad, out),
         }
     }
 
@@ -146,6 +160,7 @@ impl Form {
             Self::GeluErf => gelu_erf_again(x, grad),
             Self::GeluTanh => gelu_tanh_again(x, grad),
             Self::Silu => silu_again(x, grad),
+            Self::Relu => relu_again(x, grad),
         }
     }
 
@@ -155,6 +170,7 @@ impl Form {
             Self::GeluErf => geglu_erf(gate, up),
             Self::GeluTanh => geglu_tanh(gate, up),
             Self::Silu => swiglu_block(gate, up),
+            Self::Relu => reglu(gate, up),
         }
     }
 
@@ -164,6 +180,7 @@ impl Form {
             Self::GeluErf => geglu_erf_backward(gate, up, grad, dgate, dup),
             Self::GeluTanh => geglu_tanh_backward(gate, up, grad, dgate, dup),
             Self::Silu => swiglu_backward(gate, up, grad, dgate, dup),
+            Self::Relu => reglu_backward(gate, up, grad, dgate, dup),
         }
     }
 }
@@ -223,6 +240,21 @@ impl Kernel<2> for Gated {
             .zip(numbers(&grad).par_chunks(BLOCK))
             .for_each(|((((dgate, dup), gate), up), grad)| self.0.gated_backward(gate, up, grad, dgate, dup));
         [Some(tensor(&dims(&gate), dgate)), Some(tensor(&dims(&up), dup))]
+    }
+}
+
+/// A function of every element.
+pub fn activate<const D: usize>(x: Tensor<D>, form: Form) -> Tensor<D> {
+    apply(form, [cpu_tensor(x.clone())]).unwrap_or_else(|| activate_plain(x, form))
+}
+
+/// The plain composition of `activate`.
+pub fn activate_plain<const D: usize>(x: Tensor<D>, form: Form) -> Tensor<D> {
+    match form {
+        Form::GeluErf => gelu_plain(x, Gelu::Erf),
+        Form::GeluTanh => gelu_plain(x, Gelu::Tanh),
+        Form::Silu => silu_plain(x),
+        Form::Relu => activation::relu(x),
     }
 }
 
@@ -287,6 +319,9 @@ mod tests {
                 agrees(inputs(), |(x, _, _)| gelu(x, form), |(x, _, _)| gelu_plain(x, form));
             }
             agrees(inputs(), |(x, _, _)| silu(x), |(x, _, _)| silu_plain(x));
+            for form in [Form::GeluErf, Form::GeluTanh, Form::Silu, Form::Relu] {
+                agrees(inputs(), |(x, _, _)| activate(x, form), |(x, _, _)| activate_plain(x, form));
+            }
         }
     }
 
