@@ -1,9 +1,9 @@
-//! GELU in its erf and tanh forms, SiLU, ReLU, and gated products (GeGLU, SwiGLU).
+//! GELU in its erf and tanh forms, SiLU, ReLU, and gated products (GLU, GeGLU, SwiGLU).
 //!
 //! # What it computes
 //! `gelu(x) = x Phi(x)` with the normal distribution, or with
 //! `Phi(x) ~ (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2` (Hendrycks and Gimpel 2016); `silu(x) = x sigmoid(x)`.
-//! `geglu(g, u) = gelu(g) u` and `swiglu(g, u) = silu(g) u` (Shazeer 2020).
+//! `geglu(g, u) = gelu(g) u` and `swiglu(g, u) = silu(g) u` (Shazeer 2020); `glu(g, u) = sigmoid(g) u` (Dauphin et al. 2017).
 
 use burn::tensor::{Tensor, activation};
 use burn_flex::FlexTensor;
@@ -55,6 +55,13 @@ fn silu_form(x: f32) -> (f32, f32) {
 #[inline(always)]
 fn relu_form(x: f32) -> (f32, f32) {
     if x > 0.0 { (x, 1.0) } else { (0.0, 0.0) }
+}
+
+/// Value and slope of the logistic function.
+#[inline(always)]
+fn sigmoid_form(x: f32) -> (f32, f32) {
+    let s = math::sigmoid(x);
+    (s, s * (1.0 - s))
 }
 
 /// The loops of one form: in place, its backward pass, that one with the values, gated, and that one's backward pass.
@@ -110,6 +117,7 @@ loops!(erf_form: gelu_erf, gelu_erf_backward, gelu_erf_again, geglu_erf, geglu_e
 loops!(tanh_form: gelu_tanh, gelu_tanh_backward, gelu_tanh_again, geglu_tanh, geglu_tanh_backward);
 loops!(silu_form: silu_in_place, silu_backward, silu_again, swiglu_block, swiglu_backward);
 loops!(relu_form: relu_in_place, relu_backward, relu_again, reglu, reglu_backward);
+loops!(sigmoid_form: sigmoid_in_place, sigmoid_backward, sigmoid_again, glu_block, glu_backward);
 
 /// A function of single numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +130,8 @@ pub enum Form {
     Silu,
     /// ReLU.
     Relu,
+    /// The logistic function.
+    Sigmoid,
 }
 
 impl From<Gelu> for Form {
@@ -141,6 +151,7 @@ impl Form {
             Self::GeluTanh => gelu_tanh(x),
             Self::Silu => silu_in_place(x),
             Self::Relu => relu_in_place(x),
+            Self::Sigmoid => sigmoid_in_place(x),
         }
     }
 
@@ -151,6 +162,7 @@ impl Form {
             Self::GeluTanh => gelu_tanh_backward(x, grad, out),
             Self::Silu => silu_backward(x, grad, out),
             Self::Relu => relu_backward(x, grad, out),
+            Self::Sigmoid => sigmoid_backward(x, grad, out),
         }
     }
 
@@ -161,6 +173,7 @@ impl Form {
             Self::GeluTanh => gelu_tanh_again(x, grad),
             Self::Silu => silu_again(x, grad),
             Self::Relu => relu_again(x, grad),
+            Self::Sigmoid => sigmoid_again(x, grad),
         }
     }
 
@@ -171,6 +184,7 @@ impl Form {
             Self::GeluTanh => geglu_tanh(gate, up),
             Self::Silu => swiglu_block(gate, up),
             Self::Relu => reglu(gate, up),
+            Self::Sigmoid => glu_block(gate, up),
         }
     }
 
@@ -181,6 +195,7 @@ impl Form {
             Self::GeluTanh => geglu_tanh_backward(gate, up, grad, dgate, dup),
             Self::Silu => swiglu_backward(gate, up, grad, dgate, dup),
             Self::Relu => reglu_backward(gate, up, grad, dgate, dup),
+            Self::Sigmoid => glu_backward(gate, up, grad, dgate, dup),
         }
     }
 }
@@ -255,6 +270,7 @@ pub fn activate_plain<const D: usize>(x: Tensor<D>, form: Form) -> Tensor<D> {
         Form::GeluTanh => gelu_plain(x, Gelu::Tanh),
         Form::Silu => silu_plain(x),
         Form::Relu => activation::relu(x),
+        Form::Sigmoid => activation::sigmoid(x),
     }
 }
 
@@ -294,6 +310,18 @@ pub fn swiglu_plain<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D>
     silu_plain(gate) * up
 }
 
+/// The logistic function of the gate times the other branch (GLU); both have the same shape.
+pub fn glu<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
+    assert_eq!(gate.dims(), up.dims(), "glu: shapes differ");
+    apply(Gated(Form::Sigmoid), [cpu_tensor(gate.clone()), cpu_tensor(up.clone())])
+        .unwrap_or_else(|| glu_plain(gate, up))
+}
+
+/// The plain composition of `glu`.
+pub fn glu_plain<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
+    activation::sigmoid(gate) * up
+}
+
 /// GELU of the gate times the other branch; both have the same shape.
 pub fn geglu<const D: usize>(gate: Tensor<D>, up: Tensor<D>, form: Gelu) -> Tensor<D> {
     assert_eq!(gate.dims(), up.dims(), "geglu: shapes differ");
@@ -319,7 +347,7 @@ mod tests {
                 agrees(inputs(), |(x, _, _)| gelu(x, form), |(x, _, _)| gelu_plain(x, form));
             }
             agrees(inputs(), |(x, _, _)| silu(x), |(x, _, _)| silu_plain(x));
-            for form in [Form::GeluErf, Form::GeluTanh, Form::Silu, Form::Relu] {
+            for form in [Form::GeluErf, Form::GeluTanh, Form::Silu, Form::Relu, Form::Sigmoid] {
                 agrees(inputs(), |(x, _, _)| activate(x, form), |(x, _, _)| activate_plain(x, form));
             }
         }
@@ -330,6 +358,7 @@ mod tests {
         for n in [1, 17, 10_000] {
             let inputs = || (random([n, 2], 1) * 3.0, random([n, 2], 2), random([1], 3));
             agrees(inputs(), |(g, u, _)| swiglu(g, u), |(g, u, _)| swiglu_plain(g, u));
+            agrees(inputs(), |(g, u, _)| glu(g, u), |(g, u, _)| glu_plain(g, u));
             for form in [Gelu::Erf, Gelu::Tanh] {
                 agrees(inputs(), |(g, u, _)| geglu(g, u, form), |(g, u, _)| geglu_plain(g, u, form));
             }
