@@ -31,7 +31,7 @@ fn refused(format: SpeechFormat) -> String {
 fn a_format_is_a_table_name() {
     let json = r#"{"speech": {"nemo": {"path": "x.jsonl"}}, "language": "cs"}"#;
     let source: SpeechSourceConfig = serde_json::from_str(json).expect("complete");
-    assert_eq!((source.speech.name(), source.speech.path(), source.weight), ("nemo", "x.jsonl", 1.0));
+    assert_eq!((source.format.name(), source.format.path(), source.weight), ("nemo", "x.jsonl", 1.0));
     assert_eq!(SpeechFormat::NAMES.len(), 7);
     let wrong = serde_json::from_str::<SpeechSourceConfig>(r#"{"speech": {"nemo": {"path": "x", "ofset": 1}}}"#);
     assert!(wrong.expect_err("misspelt").to_string().contains("ofset"));
