@@ -16,6 +16,7 @@ mod tokenizer;
 
 pub mod byte_bpe;
 pub mod file;
+pub mod lexicon;
 pub mod ngram;
 pub mod unigram;
 pub mod wordpiece;
@@ -23,6 +24,7 @@ pub mod wordpiece;
 pub use byte_level::PreTokenizer;
 pub use error::{Error, Result};
 pub use inspect::{InspectedToken, Inspection};
+pub use lexicon::Lexicon;
 pub use ngram::Ngram;
 pub use special::SpecialToken;
 pub use stream::DecodeStream;
