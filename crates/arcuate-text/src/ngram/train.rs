@@ -243,9 +243,9 @@ fn adjust(config: &TrainConfig, counted: Counted, is_allowed: &[bool]) -> Vec<Le
         // What stands before `<s>` is padding.
         let len = ngram.iter().position(|word| *word == BEGIN).map_or(highest, |at| at + 1);
         let num_same = previous.iter().zip(&ngram[..len]).take_while(|(a, b)| a == b).count();
-        for at in num_same..open.len() {
+        for (at, open) in open.iter().enumerate().skip(num_same) {
             let words = &previous[..at + 1];
-            levels[at].push(words, open[at].adjusted, keeps(words, open[at].count));
+            levels[at].push(words, open.adjusted, keeps(words, open.count));
         }
         open.truncate(num_same);
         open.iter_mut().for_each(|open| open.count += count);

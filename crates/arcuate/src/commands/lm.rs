@@ -181,7 +181,7 @@ fn train(args: &TrainArgs) -> anyhow::Result<()> {
     })?;
     let trained = trained.map_err(|error| match error {
         arcuate_text::Error::Discounts { .. } => {
-            anyhow::Error::from(error).context("`--discount-fallback` would allow them")
+            exit::Coded { code: 4, message: format!("{error}, here `--discount-fallback`") }.into()
         }
         other => other.into(),
     })?;
@@ -256,7 +256,7 @@ fn score(args: &ScoreArgs) -> anyhow::Result<()> {
         return Err(exit::usage(format!("`{path}` is no file; name an ARPA or KenLM binary file")));
     }
     let model = Ngram::load(&args.model)?;
-    let unit = args.unit.into();
+    let unit: Unit = args.unit.into();
     let (measured, _) = with_texts(&args.texts, &args.text_column, "measure", |texts, _| {
         let mut measured = Measured::default();
         for text in texts {
