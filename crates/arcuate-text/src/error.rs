@@ -89,7 +89,9 @@ pub enum Error {
         message: String,
     },
     /// A word of a transcript has a letter that the tokens lack.
-    #[error("the word `{word}` has the letter `{letter}`, which is not among the tokens; clean the transcripts or add it")]
+    #[error(
+        "the word `{word}` has the letter `{letter}`, which is not among the tokens; clean the transcripts or add it"
+    )]
     UnknownLetter {
         /// The word.
         word: String,

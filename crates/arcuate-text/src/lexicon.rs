@@ -92,7 +92,9 @@ impl Lexicon {
             let Some(word) = fields.next() else { continue };
             let spelling: Vec<String> = fields.map(str::to_owned).collect();
             if spelling.is_empty() {
-                return Err(wrong(format!("`{word}` has no spelling; write the word, a tab, and its tokens with spaces between")));
+                return Err(wrong(format!(
+                    "`{word}` has no spelling; write the word, a tab, and its tokens with spaces between"
+                )));
             }
             if let Some(unknown) = spelling.iter().find(|token| !is_token(token)) {
                 return Err(wrong(format!("`{unknown}` in the spelling of `{word}` is not among the tokens")));

@@ -91,7 +91,8 @@ fn mass(model: &Ngram, state: &State) -> f64 {
 #[test]
 fn every_history_has_probabilities_that_sum_to_one() {
     let fallback = TrainConfig { discount_fallback: Some(FALLBACK_DISCOUNTS), ..config(6, &[0, 0, 0, 0, 1, 2]) };
-    let characters = TrainConfig { unit: Unit::Character, discount_fallback: Some(FALLBACK_DISCOUNTS), ..config(5, &[]) };
+    let characters =
+        TrainConfig { unit: Unit::Character, discount_fallback: Some(FALLBACK_DISCOUNTS), ..config(5, &[]) };
     let allowed: HashSet<String> = text("allowed.txt").lines().map(str::to_owned).collect();
     let limited = TrainConfig { vocabulary: Some(allowed), ..config(3, &[0, 1]) };
     let lines = text("text.txt");
@@ -99,7 +100,8 @@ fn every_history_has_probabilities_that_sum_to_one() {
         let model = train(&config, 300).to_ngram().expect("makes a model");
         for line in lines.lines().step_by(6) {
             let words = config.unit.cut(line);
-            for state in [after(&model, &words[..words.len() / 2]), after(&model, &[words[0]]), after(&model, &["zyx"])] {
+            for state in [after(&model, &words[..words.len() / 2]), after(&model, &[words[0]]), after(&model, &["zyx"])]
+            {
                 let sum = mass(&model, &state);
                 assert!((sum - 1.0).abs() < 1e-5, "{config:?} `{line}`: {sum}");
             }

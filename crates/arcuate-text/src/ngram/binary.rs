@@ -136,15 +136,21 @@ fn read_header(source: &mut Source<'_>) -> Result<(u32, Header)> {
     if !magic.starts_with(VERSION) {
         let line = magic.split(|byte| *byte == b'\n' || *byte == 0).next().unwrap_or_default();
         let found = String::from_utf8_lossy(line).into_owned();
-        return Err(source.error(format!("it begins with `{found}`, but only format version 5 is read; build it again")));
+        return Err(
+            source.error(format!("it begins with `{found}`, but only format version 5 is read; build it again"))
+        );
     }
     let sanity: [u8; NUM_SANITY_BYTES] = source.array("the header")?;
     let mut wanted = [0; NUM_SANITY_BYTES];
-    for (at, number) in [0.0_f32.to_bits(), 1.0_f32.to_bits(), (-0.5_f32).to_bits(), 1, u32::MAX, 0, 1].iter().enumerate() {
+    for (at, number) in
+        [0.0_f32.to_bits(), 1.0_f32.to_bits(), (-0.5_f32).to_bits(), 1, u32::MAX, 0, 1].iter().enumerate()
+    {
         wanted[4 * at..4 * at + 4].copy_from_slice(&number.to_le_bytes());
     }
     if sanity != wanted {
-        return Err(source.error("it was built on a machine with another byte order; build it again from the ARPA file"));
+        return Err(
+            source.error("it was built on a machine with another byte order; build it again from the ARPA file")
+        );
     }
     let fixed: [u8; 20] = source.array("the header")?;
     let order = usize::from(fixed[0]);
@@ -247,7 +253,9 @@ fn read_tables(source: &mut Source<'_>, header: &Header, has_rest: bool) -> Resu
 fn read_words(source: &mut Source<'_>, num_words: usize) -> Result<(String, Vec<usize>)> {
     let bytes = source.bytes(Some(source.left), "its words")?;
     if !bytes.starts_with(b"<unk>\0") || bytes.last() != Some(&0) {
-        return Err(source.error("its words do not begin with `<unk>` or do not end; it is cut off or was built wrongly"));
+        return Err(
+            source.error("its words do not begin with `<unk>` or do not end; it is cut off or was built wrongly")
+        );
     }
     let mut text = String::with_capacity(bytes.len());
     let mut ends = Vec::new();

@@ -185,7 +185,8 @@ fn read_compressed(source: &mut Source<'_>, level: &Level, configured: &mut Opti
     let required = num_bits(level.next);
     let entries = level.count.checked_add(1).and_then(|num| i64::try_from(num).ok());
     let saved = |chop: u8| -> Option<i64> {
-        let cost = i64::try_from(level.next.checked_shr(u32::from(required - chop)).unwrap_or(0)).ok()?.checked_mul(64)?;
+        let cost =
+            i64::try_from(level.next.checked_shr(u32::from(required - chop)).unwrap_or(0)).ok()?.checked_mul(64)?;
         cost.checked_sub(entries?.checked_mul(i64::from(chop))?)
     };
     let costs: Option<Vec<i64>> = (0..=required.min(bits)).map(saved).collect();
@@ -199,7 +200,8 @@ fn read_compressed(source: &mut Source<'_>, level: &Level, configured: &mut Opti
     let mut bytes = source.bytes(size.map(|size| size - 2), &part)?;
     let first = (start.next_multiple_of(8) + 8 - start - 2) as usize;
     bytes.drain(..first);
-    let rises = bytes.as_chunks::<8>().0.iter().take(num_rises as usize).map(|bytes| u64::from_le_bytes(*bytes)).collect();
+    let rises =
+        bytes.as_chunks::<8>().0.iter().take(num_rises as usize).map(|bytes| u64::from_le_bytes(*bytes)).collect();
     Ok(Pointers::Compressed { inline_bits, rises })
 }
 

@@ -118,11 +118,7 @@ fn reserved_words_and_empty_texts_are_refused() {
 
 #[test]
 fn impossible_values_are_named() {
-    let wrong = TrainConfig {
-        prune: vec![1, 0, 0],
-        discount_fallback: Some([0.5, 3.0, 1.0]),
-        ..config(2)
-    };
+    let wrong = TrainConfig { prune: vec![1, 0, 0], discount_fallback: Some([0.5, 3.0, 1.0]), ..config(2) };
     let keys: Vec<&str> = wrong.check().into_iter().map(|(key, _)| key).collect();
     assert_eq!(keys, ["prune", "prune", "discount_fallback"]);
     assert_eq!(config(9).check()[0].0, "order");
