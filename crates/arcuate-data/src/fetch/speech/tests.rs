@@ -120,7 +120,7 @@ fn dialogues_are_matched_by_id_across_levels() {
         (&*format!("{root}/script/city/dialogs_nl.lua"), Vec::new()),
         (&*format!("{root}/sound/city/cs/a-1.ogg"), ogg(1.0)),
         (&*format!("{root}/sound/city/cs/a-2.ogg"), ogg(1.0)),
-        (&*format!("{root}/sound/city/cs/s-1.ogg"), ogg(2.0)),
+        (&*format!("{root}/sound/share/black/cs/s-1.ogg"), ogg(2.0)),
         (&*format!("{root}/sound/city/cs/unknown.ogg"), ogg(2.0)),
         (&*format!("{root}/sound/music/rain.ogg"), ogg(2.0)),
     ];
