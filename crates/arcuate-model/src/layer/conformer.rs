@@ -86,7 +86,7 @@ impl SelfAttention {
                 let scores = scores.reshape([b * t, heads, left + right + 1]);
                 attention_relative(query, key, value, scores, *right, &how)
             }
-            _ => match self.relative_parts(pass) {
+            _ => match self.relative_parts(pass, t, &query.device()) {
                 None => attention(query, key, value, &how),
                 Some((u, v, distances)) => {
                     let num = distances.dims()[0];
@@ -102,8 +102,10 @@ impl SelfAttention {
     }
 
     /// Biases of content and position `[N, H]`, and projected distances `[R, C]`.
-    fn relative_parts(&self, pass: &Pass) -> Option<(Tensor<2>, Tensor<2>, Tensor<2>)> {
-        let distances = self.linear_pos.as_ref()?.forward(pass.distances.clone()?);
+    fn relative_parts(&self, pass: &Pass, t: usize, device: &Device) -> Option<(Tensor<2>, Tensor<2>, Tensor<2>)> {
+        let num = 2 * t - 1;
+        let table = TensorData::new(pass.distances.to_vec(), [num, pass.distances.len() / num]);
+        let distances = self.linear_pos.as_ref()?.forward(Tensor::<2>::from_data(table, device));
         Some((self.pos_bias_u.as_ref()?.val(), self.pos_bias_v.as_ref()?.val(), distances))
     }
 }
@@ -125,8 +127,8 @@ impl ConvModule {
         let width = h.dims()[2];
         let is_causal = self.depthwise_layer_norm.is_some();
         // As published: only the causal form keeps padding out of its convolution.
-        if let Some(keep) = pass.keep.as_ref().filter(|_| is_causal) {
-            h = h * keep.clone();
+        if is_causal {
+            h = pass.without_padding(h);
         }
         let weight = self.pointwise_conv1.weight().reshape([2 * width, width]);
         let half = |x: Tensor<3>, first: usize| linear(x, weight.clone().narrow(0, first, width), None, Layout::OutIn);
