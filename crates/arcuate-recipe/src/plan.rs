@@ -149,11 +149,38 @@ fn shape(model: &ModelConfig, precision: Precision) -> Shape {
             encoder(m.hidden_size, m.num_layers, m.num_heads, inner, m.dropout, 1)
         }
         ModelConfig::Bert(m) => encoder(m.hidden_size, m.num_layers, m.num_heads, m.intermediate_size, m.dropout, 3),
+        ModelConfig::Hubert(m) => encoder(m.hidden_size, m.num_layers, m.num_heads, m.intermediate_size, m.dropout, 3),
+        ModelConfig::Wav2vec2(m) => {
+            encoder(m.hidden_size, m.num_layers, m.num_heads, m.intermediate_size, m.dropout, 3)
+        }
+        // A second feed-forward layer, and what the convolution reads and gives at each of its steps.
+        ModelConfig::Wav2vec2Bert(m) => {
+            let s = encoder(m.hidden_size, m.num_layers, m.num_heads, 2 * m.intermediate_size, m.dropout, 3);
+            Shape { kept: s.kept + 10 * s.c, ..s }
+        }
+        ModelConfig::Wav2vec2Conformer(m) => {
+            let s = encoder(m.hidden_size, m.num_layers, m.num_heads, 2 * m.intermediate_size, m.dropout, 3);
+            Shape { kept: s.kept + 10 * s.c, ..s }
+        }
     }
 }
 
-/// Convolutions before the encoder: numbers that the tape keeps of one row, and those alive beside them on the way back.
-fn front(model: &ModelConfig) -> (u64, u64) {
+/// Convolutions before the encoder: numbers that the tape keeps of one row of `len`, and those alive beside them on the way back.
+fn front(model: &ModelConfig, len: usize) -> (u64, u64) {
+    let waves = match model {
+        ModelConfig::Hubert(m) => Some((m.conv_channels, &m.conv_strides)),
+        ModelConfig::Wav2vec2(m) => Some((m.conv_channels, &m.conv_strides)),
+        ModelConfig::Wav2vec2Conformer(m) => Some((m.conv_channels, &m.conv_strides)),
+        _ => None,
+    };
+    if let Some((channels, strides)) = waves {
+        // Outputs of each layer for one frame that leaves the last: as many as all later strides make one of.
+        let outputs = |i: usize| strides.iter().skip(i + 1).map(|stride| *stride as u64).product::<u64>();
+        let all: u64 = (0..strides.len()).map(outputs).sum();
+        let (len, channels) = (len as u64, channels as u64);
+        // What each convolution, norm and activation reads; the first layer is the widest.
+        return (3 * len * channels * all, 2 * len * channels * outputs(0));
+    }
     let ModelConfig::Bert(bert::Config { conv_front: Some(front), hidden_size, max_seq_len, .. }) = model else {
         return (0, 0);
     };
@@ -212,7 +239,7 @@ pub fn plan(
     let weights = num_parameters * F32;
     let gradients = num_trained * F32 * if recipe.batch.accumulate_steps > 1 { 2 } else { 1 };
     let kept = if recipe.activation_checkpointing { s.layers * s.c + s.kept } else { s.layers * s.kept };
-    let (front_kept, front_passing) = front(&recipe.model);
+    let (front_kept, front_passing) = front(&recipe.model, recipe.batch.max_seq_len);
     let activations = F32 * (micro * (kept + 3 * s.c) + rows * front_kept);
     let passing = F32 * (micro * s.passing).max(rows * front_passing);
     let width = architecture.labels().map_or(architecture.vocab_size(), <[String]>::len) as u64;
