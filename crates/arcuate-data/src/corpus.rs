@@ -11,8 +11,11 @@ use crate::error::Result;
 use crate::held_out::HeldOut;
 use crate::mixture::LedgerEntry;
 use crate::progress::Progress;
+use crate::row::Row;
 use crate::rows::Rows;
-use crate::sampler::Sampler;
+use crate::sampler::{MicrobatchLimits, Sampler};
+use crate::speech::Utterance;
+use crate::speech_corpus::{SpeechCorpus, SpeechOptions};
 use crate::summary::SourceSummary;
 use crate::text_corpus::{CorpusOptions, TextCorpus};
 
@@ -23,12 +26,14 @@ pub struct Corpus(Kind);
 #[derive(Clone)]
 enum Kind {
     Text(TextCorpus),
+    Speech(SpeechCorpus),
 }
 
 macro_rules! each {
     ($self:expr, $corpus:ident => $body:expr) => {
         match &$self.0 {
             Kind::Text($corpus) => $body,
+            Kind::Speech($corpus) => $body,
         }
     };
 }
@@ -51,6 +56,44 @@ impl Corpus {
         progress: &Progress<'_>,
     ) -> Result<Self> {
         Ok(Self(Kind::Text(TextCorpus::open(config, encoder, options, progress)?)))
+    }
+
+    /// Opens all sources of speech: their lists are read, their sound only when a row is drawn.
+    ///
+    /// # Errors
+    /// Where a list cannot be read, too many items cannot be used, or a source has nothing to train on.
+    pub fn open_speech(
+        config: &DataConfig,
+        tokenizer: Tokenizer,
+        options: &SpeechOptions,
+        progress: &Progress<'_>,
+    ) -> Result<Self> {
+        Self::open_speech_with(config, Box::new(tokenizer), options, progress)
+    }
+
+    pub(crate) fn open_speech_with(
+        config: &DataConfig,
+        encoder: Box<dyn Encoder + Send>,
+        options: &SpeechOptions,
+        progress: &Progress<'_>,
+    ) -> Result<Self> {
+        Ok(Self(Kind::Speech(SpeechCorpus::open(config, encoder, options, progress)?)))
+    }
+
+    /// The utterance of a row, by its key; none of texts.
+    pub fn utterance(&self, key: u64) -> Option<Utterance> {
+        match &self.0 {
+            Kind::Text(_) => None,
+            Kind::Speech(corpus) => corpus.utterance(key),
+        }
+    }
+
+    /// Training rows that fill a microbatch as much as any will: the longest of speech, the first of a seed of texts.
+    pub fn largest_microbatch(&self, seed: u64, limits: MicrobatchLimits) -> Result<Vec<Row>> {
+        match &self.0 {
+            Kind::Text(_) => self.sampler(seed).next_microbatch(limits),
+            Kind::Speech(corpus) => corpus.largest_rows(limits),
+        }
     }
 
     fn rows(&self) -> Arc<dyn Rows> {

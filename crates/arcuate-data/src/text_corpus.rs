@@ -458,6 +458,9 @@ impl SourceData {
             target_share: self.config.weight / total_weight,
             max_repeats: self.config.max_repeats,
             unlabelled_documents: all.num_unlabelled,
+            train_seconds: 0.0,
+            held_out_seconds: 0.0,
+            left_out: 0,
             bad_items: all.bad_items.clone(),
         }
     }

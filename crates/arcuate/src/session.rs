@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use arcuate_data::{Corpus, Progress, Sampler, Stage};
+use arcuate_data::{Corpus, Progress, Sampler, SourceSummary, Stage};
 use arcuate_eval::{HeldOutOptions, HeldOutResult, RowResult};
-use arcuate_model::{Adoption, Input, Network};
+use arcuate_model::{Adoption, Architecture, Input, Network};
 use arcuate_objective::{EVALUATION, Objective, ObjectiveConfig};
 use arcuate_ops::device::Device;
 use arcuate_recipe::{Loaded, Recipe, build};
@@ -217,8 +217,38 @@ fn save_tokenizer(tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
     std::fs::rename(&draft, folder).with_context(|| format!("cannot write `{}`", folder.display()))
 }
 
+/// Seconds from one frame of a speech network to the next.
+pub(crate) fn seconds_per_frame(recipe: &Recipe, architecture: &Architecture) -> f64 {
+    let hop = architecture.downsampling().map_or(1, |downsampling| downsampling.hop());
+    hop as f64 / recipe.data.speech.as_ref().map_or(1.0, |speech| f64::from(speech.sample_rate_hz))
+}
+
+/// One line about a source of speech.
+fn recordings(s: &SourceSummary) -> String {
+    let left_out = if s.left_out > 0 { format!(", {} left out for their length", s.left_out) } else { String::new() };
+    let bad: u64 = s.bad_items.values().sum();
+    let bad = if bad > 0 {
+        let reasons = s.bad_items.iter().map(|(reason, count)| format!("{count} {reason}")).collect::<Vec<_>>();
+        format!(", {bad} skipped ({})", reasons.join(", "))
+    } else {
+        String::new()
+    };
+    format!(
+        "{}: {} utterances, {} ({} train, {} held out){left_out}{bad}",
+        s.name,
+        s.documents,
+        duration(s.train_seconds + s.held_out_seconds),
+        duration(s.train_seconds),
+        duration(s.held_out_seconds),
+    )
+}
+
 fn describe(recipe: &Recipe, parts: &Parts, network: &Network, adoption: Option<&Adoption>) {
     for s in parts.corpus.summary() {
+        if recipe.data.speech.is_some() {
+            say("data", &recordings(&s));
+            continue;
+        }
         say(
             "data",
             &format!(
@@ -241,10 +271,15 @@ fn describe(recipe: &Recipe, parts: &Parts, network: &Network, adoption: Option<
     say(
         "plan",
         &format!(
-            "{}, {} rows of {} tokens a step, {} {}",
+            "{}, {} {}, {} {}",
             recipe.horizon,
             batch.global_batch(),
-            batch.max_seq_len,
+            if recipe.data.speech.is_some() {
+                let seconds = batch.tokens_per_step() as f64 * seconds_per_frame(recipe, &architecture);
+                format!("utterances, at most {}, a step", duration(seconds))
+            } else {
+                format!("rows of {} tokens a step", batch.max_seq_len)
+            },
             recipe.optimizer.name(),
             recipe.optimizer.peak_learning_rate()
         ),

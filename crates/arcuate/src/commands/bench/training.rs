@@ -166,6 +166,7 @@ fn num_predicted(objective: &dyn Objective, batch: &Batch) -> usize {
         Wanted::All => batch.input_ids.len(),
         Wanted::Rows => batch.num_rows,
         Wanted::RowsAndTokens(places) => batch.num_rows + places.len(),
+        Wanted::Codes(places) => places.len(),
     }
 }
 
