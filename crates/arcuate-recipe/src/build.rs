@@ -130,20 +130,9 @@ pub fn objective(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Box<dyn Objec
         },
         is_causal: !matches!(recipe.model, ModelConfig::Bert(_)),
         pad: pad_id(tokenizer),
-        num_channels: num_channels(&recipe.model),
+        num_channels: architecture(recipe, size, &[]).map_or(0, |network| network.hidden_size()),
     };
     Ok(recipe.objective.build(&vocabulary)?)
-}
-
-/// Channels of a frame in the network, of which an objective may hide some.
-fn num_channels(model: &ModelConfig) -> usize {
-    match model {
-        ModelConfig::Hubert(config) => config.hidden_size,
-        ModelConfig::Wav2vec2(config) => config.hidden_size,
-        ModelConfig::Wav2vec2Bert(config) => config.hidden_size,
-        ModelConfig::Wav2vec2Conformer(config) => config.hidden_size,
-        ModelConfig::Bert(_) | ModelConfig::Gpt2(_) | ModelConfig::Llama(_) | ModelConfig::Qwen2(_) => 0,
-    }
 }
 
 /// The architecture of a recipe: what its keys, the tokenizer and the labels fix together.
