@@ -235,18 +235,6 @@ pub struct RateRule {
     pub layer_decay: Option<f64>,
 }
 
-impl RateRule {
-    /// Values that no run can use, each with its key.
-    pub fn check(&self) -> Vec<(&'static str, String)> {
-        let numbers = [("factor", Some(self.factor)), ("layer_decay", self.layer_decay)];
-        let wrong = |(key, value): (&'static str, Option<f64>)| {
-            let value = value.filter(|value| !(value.is_finite() && *value >= 0.0))?;
-            Some((key, format!("`{key}` is {value}; use 0 or a number above 0")))
-        };
-        numbers.into_iter().filter_map(wrong).collect()
-    }
-}
-
 /// `[guard]`: when the run skips an update, goes back, or stops to save what was learnt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

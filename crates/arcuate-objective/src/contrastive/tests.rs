@@ -272,28 +272,6 @@ fn a_batch_of_which_nothing_is_hidden_costs_nothing() {
 }
 
 #[test]
-fn zz_time() {
-    let objective = objective(Config {
-        mask: SpanMask::Fairseq(Fairseq { mask_share: 0.65, span_length: 10, min_spans: 2, equal_counts: false }),
-        ..config(100)
-    });
-    let mut batch = heard(&[380; 8]);
-    objective.prepare(&mut batch, 3, 5);
-    let n = sound(&batch).hidden_places().count();
-    let tape = Device::flex().autodiff();
-    for _ in 0..3 {
-        let q = Tensor::<2>::from_data(random([n, 256], 1).into_data(), &tape).require_grad();
-        let t = Tensor::<2>::from_data(random([n, 256], 2).into_data(), &tape).require_grad();
-        let begun = std::time::Instant::now();
-        let loss = objective.loss(&batch, output(q.clone()).with_codes(codes(t.clone())));
-        let forward = begun.elapsed();
-        let grads = loss.sum.backward();
-        let _ = values(q.grad(&grads).expect("tracked"));
-        eprintln!("{n} frames: forward {forward:?}, both {:?}", begun.elapsed());
-    }
-}
-
-#[test]
 fn keys_out_of_range_are_refused_by_name() {
     let refused = |config: Config| match build(&config, &Vocabulary::default()) {
         Err(error) => error.to_string(),
