@@ -167,9 +167,9 @@ pub const SETS: &[FetchSet] = &[
         convert: Convert::FishFillets,
         files: &[
             ("cs.jsonl", "49269c5f0d45e9158d5d5150ccebe9f6d5e5816d76a85ebf2297db339161549c"),
-            ("nl.jsonl", "29bbe31d82b16ff3d79c98c1b86c823003313514a7627e3034326a5dc2986ae3"),
+            ("nl.jsonl", "36faa70e0feb29881266ddbfbdda6fdd1eb35e8767bd8ecaf99104d0a8100e51"),
         ],
-        sounds: Some("91e3ec30e712fa7d6be9fec6c9ad147517bf5961fd1e8bbcd77962e95cc8f022"),
+        sounds: Some("a0a5e88d9a73fefb6cc05b98273a32982ddb07b473848d9b968d3b57093a8a60"),
     },
     FetchSet {
         name: "amazon-queen",

@@ -39,8 +39,11 @@ impl<'a> Manifest<'a> {
         Ok(Self { data, lines: Lines::create(&data.join(name))? })
     }
 
-    /// Moves a sound file into the set and lists it.
+    /// Moves a sound file into the set and lists it, unless it has no sound.
     fn moved(&mut self, from: &Path, seconds: f64, spoken: &Spoken<'_>) -> Result<()> {
+        if seconds <= 0.0 {
+            return Ok(());
+        }
         let to = self.place(spoken)?;
         fs::rename(from, &to).map_err(|e| Error::write(&to, e))?;
         self.line(seconds, spoken)

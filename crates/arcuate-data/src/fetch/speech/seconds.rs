@@ -1,13 +1,12 @@
 //! How long a sound file is, by the plainest reading of its headers: what is written into a manifest must not change with a decoder.
 
-/// Seconds of a WAV, Ogg Vorbis or MP3 file.
+/// Seconds of a WAV, Ogg Vorbis or MP3 file; 0 for one without sound.
 pub(super) fn of(bytes: &[u8]) -> Option<f64> {
-    let seconds = match bytes.get(..4)? {
+    match bytes.get(..4)? {
         b"RIFF" => wav(bytes),
         b"OggS" => vorbis(bytes),
         _ => mp3(bytes),
-    };
-    seconds.filter(|seconds| *seconds > 0.0)
+    }
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
@@ -61,7 +60,7 @@ fn mp3(bytes: &[u8]) -> Option<f64> {
         seconds += f64::from(samples) / f64::from(rate);
         at += (samples / 8 * kbits * 1000 / rate + u32::from(header[2] >> 1 & 1)) as usize;
     }
-    Some(seconds)
+    (seconds > 0.0).then_some(seconds)
 }
 
 #[cfg(test)]

@@ -122,6 +122,7 @@ fn dialogues_are_matched_by_id_across_levels() {
         (&*format!("{root}/sound/city/cs/a-2.ogg"), ogg(1.0)),
         (&*format!("{root}/sound/share/black/cs/s-1.ogg"), ogg(2.0)),
         (&*format!("{root}/sound/city/cs/unknown.ogg"), ogg(2.0)),
+        (&*format!("{root}/sound/hall/cs/a-1.ogg"), ogg(0.0)),
         (&*format!("{root}/sound/music/rain.ogg"), ogg(2.0)),
     ];
     let set = Converted::of("fish-fillets", &files).expect("sound");
