@@ -101,7 +101,7 @@ pub enum Error {
         limit_hz: u32,
     },
     /// Longer than the limit.
-    #[error("`{name}` has {}{seconds:.0} s of audio, more than the limit of {limit_seconds:.0} s; raise it, or read segments",
+    #[error("`{name}` has {}{seconds:.1} s of audio, more than the limit of {limit_seconds:.1} s; raise it, or read segments",
         exactness(.is_exact))]
     TooLong {
         /// The file.

@@ -37,6 +37,7 @@ const SIGNATURES: &[(usize, &[u8], &str, &str)] = &[
     (0, b"FLV\x01", "a Flash video", CONVERT),
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "Windows Media", CONVERT),
     (0, b"#!AMR", "AMR", CONVERT),
+    (0, b".snd", "a Sun AU file", CONVERT),
     (0, b"NIST_1A", "NIST SPHERE", "convert it: `sph2pipe -f wav FILE FILE.wav`"),
     (0, b"wvpk", "WavPack", CONVERT),
     (0, b"MAC ", "Monkey's Audio", CONVERT),

@@ -26,7 +26,7 @@ use symphonia::core::packet::Packet;
 use symphonia::core::units::{TimeBase, Timestamp};
 
 use crate::mp4;
-use crate::opus::{self, Opus};
+use crate::opus::{self, Opus, Refusal};
 use crate::resample::Resampler;
 use crate::sniff;
 use crate::source::{Pipe, TAIL_BYTES, Tail};
@@ -59,6 +59,7 @@ pub struct Stream {
     end_frame: Option<u64>,
     /// Index of the next frame to come; `None` after a jump, until a packet says it.
     position: Option<u64>,
+    has_jumped: bool,
     num_kept_frames: u64,
     num_decoded_bytes: u64,
     interleaved: Vec<f32>,
@@ -188,17 +189,22 @@ impl Stream {
         let has_frame_times = track.time_base == TimeBase::try_from_recip(sample_rate_hz);
         let announced = track.num_frames.filter(|_| !is_guess && has_frame_times);
         let num_frames = announced.filter(|frames| !is_open_end(*frames, num_channels, num_bytes));
+        let is_mp4 = format.format_info().format == FORMAT_ID_ISOMP4;
         let is_ogg = format.format_info().format == FORMAT_ID_OGG;
         let end = match (tail, num_frames) {
             (SourceTail::Bytes(tail), _) if is_ogg => End::Page { ends_early: sniff::ogg_ends_early(&tail) },
             (SourceTail::Piped(tail), _) if is_ogg => End::PipedPage(tail),
-            (_, Some(wanted)) => {
-                End::Frames { wanted, tolerance: if codec.is_lossless() { 0 } else { LOSSY_TOLERANCE_FRAMES } }
-            }
+            (_, Some(wanted)) => End::Frames {
+                wanted,
+                tolerance: if codec.is_lossless() || is_mpeg || is_mp4 { 0 } else { LOSSY_TOLERANCE_FRAMES },
+            },
             (_, None) => End::Unknown,
         };
-        let is_mp4 = format.format_info().format == FORMAT_ID_ISOMP4;
-        let priming = if is_mp4 && has_frame_times { priming_frames } else { 0 };
+        let priming = match &codec {
+            Codec::Opus(opus) => opus.pre_skip_frames(),
+            Codec::General(_) if is_mp4 && has_frame_times => priming_frames,
+            Codec::General(_) => 0,
+        };
         let num_frames = num_frames.map(|frames| frames.saturating_sub(priming));
         let info = Info { sample_rate_hz, num_channels, num_frames, codec: codec.name().to_owned() };
         let rate = f64::from(sample_rate_hz);
@@ -234,6 +240,7 @@ impl Stream {
                 .map(|frame| frame.saturating_add(priming))
                 .min(),
             position: Some(0),
+            has_jumped: false,
             num_kept_frames: 0,
             num_decoded_bytes: 0,
             interleaved: Vec::new(),
@@ -269,6 +276,7 @@ impl Stream {
             Ok(_) => {
                 self.codec.reset();
                 self.position = None;
+                self.has_jumped = true;
                 Ok(())
             }
             Err(error) => Err(self.reading(error)),
@@ -291,6 +299,7 @@ impl Stream {
                     self.chain()?;
                     continue;
                 }
+                Err(DecoderError::IoError(error)) if self.is_open_end(&error) => return self.ended().map(|()| false),
                 Err(_) if self.options.accept_damaged && self.num_kept_frames > 0 => return Ok(false),
                 Err(error) => return Err(self.reading(error)),
             };
@@ -305,8 +314,8 @@ impl Stream {
     /// One packet to `interleaved`.
     fn decode(&mut self, packet: &Packet) -> Result<()> {
         let begins_at = packet.pts.get().saturating_add_unsigned(packet.trim_start.get());
-        let is_settling = self.position.is_none_or(|position| position < self.start_frame);
-        let position = *self.position.get_or_insert(begins_at.max(0) as u64);
+        let is_settling = self.has_jumped && self.position.is_none_or(|position| position < self.start_frame);
+        self.position.get_or_insert(begins_at.max(0) as u64);
         let decoded = match &mut self.codec {
             Codec::General(decoder) => decoder.decode(packet).map_err(|error| error.to_string()).map(|buffer| {
                 buffer.copy_to_vec_interleaved(&mut self.interleaved);
@@ -331,7 +340,7 @@ impl Stream {
                 check_shape(self.info.sample_rate_hz, num_channels, &self.options, &self.name)?;
                 num_channels
             }
-            Err(_) if self.options.accept_damaged || (is_settling && position > 0) => {
+            Err(_) if self.options.accept_damaged || is_settling => {
                 self.interleaved.clear();
                 self.interleaved.resize(packet.dur.get().min(MAX_PACKET_FRAMES) as usize, 0.0);
                 1
@@ -404,6 +413,13 @@ impl Stream {
             });
         }
         Ok(())
+    }
+
+    /// Whether plain samples of unknown number have come to their end.
+    fn is_open_end(&self, error: &std::io::Error) -> bool {
+        error.kind() == std::io::ErrorKind::UnexpectedEof
+            && matches!(self.end, End::Unknown)
+            && self.codec.name().starts_with("pcm")
     }
 
     fn read_seconds(&self) -> f64 {
@@ -504,10 +520,14 @@ fn is_mp4(head: &[u8]) -> bool {
     head.get(4..8) == Some(b"ftyp")
 }
 
-/// Whether a length stands for "unknown": programs that write to a pipe fill in the largest number.
+/// Whether a length stands for "unknown": programs that write to a pipe fill in nearly the largest number of bytes.
 fn is_open_end(num_frames: u64, num_channels: u16, num_bytes: Option<u64>) -> bool {
-    let least_bytes = num_frames.saturating_mul(u64::from(num_channels.max(1)));
-    least_bytes >= 0x0fff_0000 && num_bytes.is_none_or(|bytes| bytes < least_bytes)
+    let is_largest =
+        |bytes: u64| (0x7fff_0000..=0x7fff_ffff).contains(&bytes) || (0xffff_0000..=0xffff_ffff).contains(&bytes);
+    [1, 2, 3, 4, 8].iter().any(|width| {
+        let announced = num_frames.saturating_mul(u64::from(num_channels) * width);
+        is_largest(announced) && num_bytes.is_none_or(|bytes| bytes < announced)
+    })
 }
 
 fn audio_params(track: &Track) -> Option<&AudioCodecParameters> {
@@ -561,7 +581,11 @@ fn make_codec(params: &AudioCodecParameters, trims: bool, name: &str) -> Result<
     let broken = |message| Error::Broken { name: name.to_owned(), read_seconds: 0.0, message };
     if params.codec == CODEC_ID_OPUS {
         let head = params.extra_data.as_deref().unwrap_or_default();
-        return Opus::new(head).map(|opus| Codec::Opus(Box::new(opus))).map_err(broken);
+        return match Opus::new(head) {
+            Ok(opus) => Ok(Codec::Opus(Box::new(opus))),
+            Err(Refusal::Broken(message)) => Err(broken(message)),
+            Err(Refusal::Unsupported(codec)) => Err(Error::UnknownCodec { name: name.to_owned(), codec }),
+        };
     }
     let options = AudioDecoderOptions::default().gapless(trims);
     match symphonia::default::get_codecs().make_audio_decoder(params, &options) {
@@ -595,6 +619,10 @@ fn opening(error: DecoderError, name: &str, head: &[u8]) -> Error {
             Error::Truncated { name, read_seconds: 0.0, announced_seconds: None }
         }
         DecoderError::IoError(source) if source.raw_os_error().is_some() => Error::Io { name, source },
+        // The index may stand at the end of the file.
+        DecoderError::Unsupported(message) if message.contains("missing moov") => {
+            Error::Truncated { name, read_seconds: 0.0, announced_seconds: None }
+        }
         DecoderError::Unsupported(message) if message.contains("no suitable format reader") => Error::NotAudio {
             name,
             found: format!("of no known format (it begins with {})", sniff::show(head)),
