@@ -85,6 +85,8 @@ pub struct Sound {
     pub negatives: Vec<i32>,
     /// Noise of the quantizer; none: the most probable entry is taken.
     pub gumbel: Option<Gumbel>,
+    /// What kind of sound each frame is, by clustering, B times T; negative: not known; empty: nowhere known.
+    pub units: Vec<i32>,
 }
 
 impl Sound {
@@ -124,6 +126,7 @@ impl Sound {
             is_hidden_channel: Vec::new(),
             negatives: Vec::new(),
             gumbel: None,
+            units: Vec::new(),
         }
     }
 

@@ -1,4 +1,5 @@
-//! Evaluation: held-out loss, multiple choice, classification, regression, tagging, comparison with a compressor.
+//! Evaluation: held-out loss, multiple choice, classification, regression, tagging, error rates of transcripts, comparison with a
+//! compressor.
 //!
 //! No result depends on the batch size: each row is summed on its own, then rows are added in their order.
 
@@ -20,6 +21,7 @@ mod rows;
 mod tagging;
 mod task;
 mod text;
+mod wer;
 
 #[cfg(test)]
 mod testing;
@@ -46,3 +48,7 @@ pub use task::{
     CHOICE_DELIMITER, Task, choice_task, classification_task, held_out_task, regression_task, run_task, tagging_task,
 };
 pub use text::{evaluate_text, text_rows};
+pub use wer::{
+    AlignedWord, ComparedScores, ConfusedWord, Edit, EditCounts, ErrorRate, RateDifference, Transcribed,
+    TranscriptScores, UtteranceScore, align, compare_rates, compare_scores, diff_words,
+};

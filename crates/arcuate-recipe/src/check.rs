@@ -44,6 +44,7 @@ const CHECKS: &[Check] = &[
     run::evaluation,
     run::samples,
     run::freeze,
+    run::by_parameter,
     files::init_from,
     files::sources,
 ];

@@ -9,7 +9,9 @@ use arcuate_model::ModelConfig;
 use arcuate_objective::ObjectiveConfig;
 use arcuate_ops::{DeviceKind, Precision};
 use arcuate_text::TokenizerConfig;
-use arcuate_train::{BatchConfig, CheckpointConfig, GuardConfig, HorizonConfig, OptimizerConfig, ScheduleConfig};
+use arcuate_train::{
+    BatchConfig, CheckpointConfig, FreezeUntil, GuardConfig, HorizonConfig, OptimizerConfig, RateRule, ScheduleConfig,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +38,12 @@ pub struct Recipe {
     /// Parameters that are not trained, by name; `*` stands for any characters: `"model.embed_tokens.*"`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub freeze: Vec<String>,
+    /// Parameters that are not trained at first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub freeze_until: Vec<FreezeUntil>,
+    /// Parameters that learn at another rate; of several tables that cover a name the first counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub learning_rate: Vec<RateRule>,
     /// How text becomes tokens: `[tokenizer.byte_bpe]` and others.
     pub tokenizer: TokenizerConfig,
     /// Which texts are read, how they are split and packed.

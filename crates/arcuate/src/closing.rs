@@ -218,7 +218,7 @@ fn report(
         .iter()
         .map(|l| LedgerRow {
             source: l.source.clone(),
-            weight: recipe.data.source.get(&l.source).map_or(1.0, |s| s.weight),
+            weight: recipe.data.weights().get(l.source.as_str()).copied().unwrap_or(1.0),
             num_rows: l.rows,
             num_tokens: l.tokens,
             num_bytes: l.bytes,

@@ -487,10 +487,10 @@ fn reported(recipe: &Recipe) -> Vec<String> {
     }
     if recipe.evaluation.is_some() {
         names.extend(["loss", "perplexity", "accuracy", "tokens", "seconds"].map(|name| format!("eval/{name}")));
-        names.extend(recipe.data.source.keys().map(|source| format!("eval/{source}/loss")));
+        names.extend(recipe.data.weights().keys().map(|source| format!("eval/{source}/loss")));
         if has_bits {
             names.push("eval/bits_per_byte".to_owned());
-            names.extend(recipe.data.source.keys().map(|source| format!("eval/{source}/bits_per_byte")));
+            names.extend(recipe.data.weights().keys().map(|source| format!("eval/{source}/bits_per_byte")));
         }
     }
     names

@@ -345,12 +345,14 @@ fn held_out(
     let measure = |batch: &arcuate_data::Batch| -> arcuate_model::Result<Vec<RowResult>> {
         let mut batch = batch.clone();
         // As in a run, where every evaluation hides the same tokens.
-        objective.prepare(&mut batch, seed, u64::MAX);
+        objective.prepare(&mut batch, seed, arcuate_objective::EVALUATION);
         let output = network.forward(&Input::from_batch(&batch), &objective.wanted(&batch))?;
         let row = |score: arcuate_objective::RowScore| RowResult {
             loss_sum: score.loss_sum,
             count: score.count as u64,
             correct: score.correct,
+            num_errors: score.num_errors,
+            num_labels: score.num_labels,
         };
         Ok(objective.scores(&batch, output).into_iter().map(row).collect())
     };
