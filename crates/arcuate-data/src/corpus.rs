@@ -156,6 +156,17 @@ impl Corpus {
         each!(self, corpus => corpus.held_out(stride))
     }
 
+    /// Every training row once, in the same order every time: for lists that are only evaluated.
+    pub fn in_order(&self) -> HeldOut {
+        let rows = self.rows();
+        let sources: Vec<(String, u64)> =
+            rows.sources().iter().map(|source| (source.name.clone(), source.num_rows)).collect();
+        let counts = sources.iter().map(|(name, num_rows)| (name.as_str(), *num_rows));
+        HeldOut::new(counts, move |source, index| {
+            rows.row(Draw { source, split: Split::Train, index, seed: 0, k: index })
+        })
+    }
+
     /// What each source would give in a run of `tokens` tokens: repeats, and shares after `max_repeats`.
     pub fn expected_ledger(&self, tokens: u64) -> Vec<LedgerEntry> {
         each!(self, corpus => corpus.expected_ledger(tokens))

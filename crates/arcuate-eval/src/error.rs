@@ -12,6 +12,9 @@ pub enum Error {
     /// The tokenizer could not encode or decode.
     #[error(transparent)]
     Text(#[from] arcuate_text::Error),
+    /// Emissions could not be decoded.
+    #[error(transparent)]
+    Decode(#[from] arcuate_decode::Error),
     /// The data could not be read.
     #[error(transparent)]
     Data(#[from] arcuate_data::Error),
