@@ -12,10 +12,11 @@ use crate::held_out::HeldOut;
 use crate::mixture::LedgerEntry;
 use crate::progress::Progress;
 use crate::row::Row;
-use crate::rows::Rows;
+use crate::rows::{Draw, Rows};
 use crate::sampler::{MicrobatchLimits, Sampler};
 use crate::speech::Utterance;
 use crate::speech_corpus::{SpeechCorpus, SpeechOptions};
+use crate::split::Split;
 use crate::summary::SourceSummary;
 use crate::text_corpus::{CorpusOptions, TextCorpus};
 

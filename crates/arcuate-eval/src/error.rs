@@ -48,6 +48,14 @@ pub enum Error {
         /// The reason given by the system.
         source: std::io::Error,
     },
+    /// A file could not be written.
+    #[error("cannot write `{}`: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The reason given by the system.
+        source: std::io::Error,
+    },
     /// A line of a task file is not what it should be.
     #[error("`{}`:{line}: {problem}", path.display())]
     Line {

@@ -133,7 +133,9 @@ impl Transcription<'_> {
     ) -> Result<Vec<Emissions<'static>>> {
         let batch = collate(rows, self.pad_id, None);
         let Some(sound) = &batch.sound else {
-            return Err(Error::Unsupported("a row has no sound, so nothing can be transcribed; name recordings".to_owned()));
+            return Err(Error::Unsupported(
+                "a row has no sound, so nothing can be transcribed; name recordings".to_owned(),
+            ));
         };
         let logits = listen(&batch)?;
         let num_frames = sound.num_rows() * sound.num_frames;

@@ -96,7 +96,8 @@ impl TranscriptsConfig {
     /// Everything that is wrong with the values, without reading a file.
     pub fn check(&self) -> Vec<TranscriptsProblem> {
         let mut found: Vec<TranscriptsProblem> = Vec::new();
-        let mut report = |key: &str, message: String, help: &str| found.push((key.to_owned(), message, help.to_owned()));
+        let mut report =
+            |key: &str, message: String, help: &str| found.push((key.to_owned(), message, help.to_owned()));
         let (name, own_model) = match &self.decoder {
             CtcDecoderConfig::Greedy(_) => ("greedy", false),
             CtcDecoderConfig::LexiconBeam(config) => ("lexicon_beam", config.language_model.is_some()),
@@ -115,7 +116,11 @@ impl TranscriptsConfig {
                 report("language_model", message, "remove one of them");
             }
             for (key, message) in model.training().check() {
-                report(&format!("language_model.{key}"), format!("`{key}` {message}"), "3 and no pruning is a good start");
+                report(
+                    &format!("language_model.{key}"),
+                    format!("`{key}` {message}"),
+                    "3 and no pruning is a good start",
+                );
             }
             let numbers = [
                 ("weight", model.weight),
@@ -126,7 +131,9 @@ impl TranscriptsConfig {
                 report(&format!("language_model.{key}"), format!("`{key}` is {value}"), "it must be a finite number");
             }
         }
-        if let Some((key, message)) = self.normalise.as_ref().and_then(|normaliser| normaliser.check().into_iter().next()) {
+        if let Some((key, message)) =
+            self.normalise.as_ref().and_then(|normaliser| normaliser.check().into_iter().next())
+        {
             report(&format!("normalise.{key}"), message, "`'` and `-` are usual");
         }
         if self.num_examples > MAX_EXAMPLES {

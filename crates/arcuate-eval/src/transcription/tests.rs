@@ -11,9 +11,10 @@ use serde_json::json;
 use super::*;
 
 fn tokenizer() -> Tokenizer {
-    let config: TokenizerConfig =
-        serde_json::from_value(json!({"chars": {"normalise": {"case": "lower", "punctuation": "remove", "digits": "keep"}}}))
-            .expect("a tokenizer");
+    let config: TokenizerConfig = serde_json::from_value(
+        json!({"chars": {"normalise": {"case": "lower", "punctuation": "remove", "digits": "keep"}}}),
+    )
+    .expect("a tokenizer");
     Tokenizer::train(&config, ["ab ba".to_owned()].into_iter()).expect("trains")
 }
 

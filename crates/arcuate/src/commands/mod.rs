@@ -21,6 +21,7 @@ mod runs;
 mod tokenizer;
 mod ui;
 mod verify;
+mod wer;
 
 pub(crate) use eval::one_task;
 pub(crate) use run::{read, refuse};
@@ -54,6 +55,7 @@ enum Command {
     Tokenizer(tokenizer::Args),
     Ui(ui::Args),
     Verify(verify::Args),
+    Wer(wer::Args),
 }
 
 /// Runs the command that the arguments name.
@@ -84,6 +86,7 @@ fn start(command: Command) -> anyhow::Result<()> {
         Command::Tokenizer(args) => tokenizer::run(args),
         Command::Ui(args) => ui::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Wer(args) => wer::run(args),
     }
 }
 
