@@ -20,6 +20,8 @@ use arcuate_record::{HeardWord, Utterance as Shown};
 use arcuate_text::{Normaliser, SpecialToken, Tokenizer};
 use serde_json::{Value, json};
 
+/// The language model that was made of the training transcripts, in the run folder.
+pub(crate) const LANGUAGE_MODEL: &str = "lm.arpa";
 /// More frames than any recording has that can be heard in one piece.
 const MAX_FRAMES: usize = 1 << 24;
 
@@ -112,7 +114,9 @@ impl Recogniser<'_> {
         };
         let mut listen = |batch: &arcuate_data::Batch| frame_logits(self.network, batch);
         let mut each = |row: &Row, emissions: &Emissions<'_>| told(row).map_or(Ok(()), |u| each(&u, emissions));
-        let heard = transcription.run(rows, &mut listen, &mut each, progress)?;
+        let mut heard = transcription.run(rows, &mut listen, &mut each, progress)?;
+        // As in the lists.
+        heard.sort_by_key(|row| row.key);
         let names = corpus.source_names();
         let mut readings =
             Readings { by_decoder: vec![Vec::new(); self.decoders.len()], num_untold, ..Readings::default() };

@@ -157,11 +157,7 @@ impl Run {
 #[test]
 fn a_recogniser_is_scored_by_its_transcripts() {
     let run = Run::new();
-    assert!(
-        run.said.contains("CER ") && run.said.contains("% on held-out recordings") || run.said.contains("on held-out"),
-        "{}",
-        run.said
-    );
+    assert!(run.said.contains("CER ") && run.said.contains(" on held-out recordings"), "{}", run.said);
     assert!(run.said.contains("arcuate transcribe ") && run.said.contains("--lm "), "{}", run.said);
     let record = run.record();
     for name in ["wer", "cer", "sentence_error_rate", "greedy_wer", "tones/cer", "test/tests/wer"] {
@@ -205,5 +201,5 @@ fn a_recogniser_is_scored_by_its_transcripts() {
     assert_eq!(rate.as_f64(), record["test/tests/greedy_wer"].as_f64());
     wer("4", &["--lm", &lm, "--tune-lm"]);
     let own = json(&arcuate(&["eval", &model, "held-out", "--json"]));
-    assert_eq!(own["results"]["held-out"]["wer,none"].as_f64(), record["greedy_wer"].as_f64());
+    assert_eq!(own["results"]["held-out"]["wer,none"].as_f64(), record["wer"].as_f64());
 }

@@ -14,12 +14,10 @@ use arcuate_train::StopFlag;
 
 use super::Closing;
 use crate::terminal::{self, say};
-use crate::transcripts::{Recogniser, Scored, alphabet, greedy, open_lists, rates, sounds};
+use crate::transcripts::{LANGUAGE_MODEL, Recogniser, Scored, alphabet, greedy, open_lists, rates, sounds};
 
 /// The name of the list that the run itself held out.
 const HELD_OUT: &str = "held-out";
-/// The language model that was made of the training transcripts, in the run folder.
-const LANGUAGE_MODEL: &str = "lm.arpa";
 /// Substitutions that the report lists.
 const NUM_CONFUSIONS: usize = 12;
 

@@ -228,7 +228,7 @@ fn results(args: &Args, cost: &mut Cost) -> anyhow::Result<Vec<TaskResult>> {
         let result = match job {
             Job::File(task) => run_task(task, &model, &mut progress).map_err(coded),
             Job::Recipe(name, recipe) if matches!(recipe.objective, ObjectiveConfig::Ctc(_)) => {
-                transcripts::recipe_task(name, recipe, &model, &args.transcripts, &mut progress)
+                transcripts::recipe_task(name, recipe, &args.model, &model, &args.transcripts, &mut progress)
             }
             Job::Recipe(name, recipe) => recipe_task(name, recipe, &model, &mut progress),
             Job::Transcripts(name, list) => {

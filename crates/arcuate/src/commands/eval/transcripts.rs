@@ -12,7 +12,7 @@ use anyhow::Context;
 use arcuate_data::speech::{SpeechFormat, SpeechSourceConfig};
 use arcuate_data::{Corpus, HeldOut, MicrobatchLimits, Progress, Utterance};
 use arcuate_decode::ctc::{Alphabet, CtcDecoder, CtcDecoderConfig, Emissions, greedy, lexicon_beam, prefix_beam};
-use arcuate_eval::{Done, Error, EvalModel, TaskResult, transcripts_task};
+use arcuate_eval::{Done, Error, EvalModel, TaskResult, TranscriptsConfig, transcripts_task};
 use arcuate_model::Head;
 use arcuate_recipe::{Recipe, build};
 use arcuate_record::statistics::Bootstrap;
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use super::coded;
 use crate::preprocessor::Preprocessor;
-use crate::transcripts::{Readings, Recogniser, Scored, alphabet, open_lists};
+use crate::transcripts::{LANGUAGE_MODEL, Readings, Recogniser, Scored, alphabet, open_lists};
 use crate::{exit, terminal};
 
 /// Weight and word score of a language model for which none are given.
@@ -159,23 +159,41 @@ pub(super) fn list_task(
     let network = model.network.valid();
     refuse_other(model)?;
     let corpus = open_lists(&sources, sound, 0, &network, model.tokenizer, &Progress::none())?;
-    let config = json!({"list": list.format.path(), "format": list.format.name()});
-    measure(name, &corpus, corpus.in_order(), config, flags.config(), model, flags, progress)
+    let work = Work {
+        name,
+        rows: corpus.in_order(),
+        corpus: &corpus,
+        config: json!({"list": list.format.path(), "format": list.format.name()}),
+        decoder: flags.config(),
+        normaliser: None,
+    };
+    work.measure(model, flags, progress)
 }
 
-/// Error rates on the held-out recordings of a recipe, by its decoder unless the flags name another.
+/// Error rates on the held-out recordings of a recipe, by its decoder unless the flags name another. The language model of the run
+/// lies in the folder of the checkpoint's run.
 pub(super) fn recipe_task(
     name: &str,
     recipe: &Recipe,
+    dir: &Path,
     model: &EvalModel<'_>,
     flags: &Flags,
     progress: &mut dyn FnMut(Done) -> ControlFlow<()>,
 ) -> anyhow::Result<TaskResult> {
     refuse_other(model)?;
     let corpus = build::corpus(recipe, model.tokenizer, &Progress::none())?;
-    let own = recipe.transcripts.as_ref().filter(|own| own.language_model.is_none()).map(|own| own.decoder.clone());
-    let rows = corpus.held_out(None)?;
-    measure(name, &corpus, rows, json!({"recipe": recipe.name}), flags.config().or(own), model, flags, progress)
+    let real = dir.canonicalize().with_context(|| format!("cannot read `{}`", dir.display()))?;
+    let arpa = real.parent().and_then(Path::parent).map(|run| run.join(LANGUAGE_MODEL)).filter(|path| path.is_file());
+    let own = recipe.transcripts.as_ref();
+    let work = Work {
+        name,
+        rows: corpus.held_out(None)?,
+        corpus: &corpus,
+        config: json!({"recipe": recipe.name}),
+        decoder: flags.config().or_else(|| own.map(|own| own.decoder_with(arpa.as_deref()))),
+        normaliser: own.map(|own| own.normaliser(model.tokenizer)),
+    };
+    work.measure(model, flags, progress)
 }
 
 fn refuse_other(model: &EvalModel<'_>) -> anyhow::Result<()> {
@@ -189,56 +207,64 @@ fn refuse_other(model: &EvalModel<'_>) -> anyhow::Result<()> {
     )))
 }
 
-#[expect(clippy::too_many_arguments, reason = "all of it comes from the command line")]
-fn measure(
-    name: &str,
-    corpus: &Corpus,
+/// What is transcribed, and how unless flags say otherwise.
+struct Work<'a> {
+    name: &'a str,
+    corpus: &'a Corpus,
     rows: HeldOut,
-    mut config: Value,
+    /// What the result says about itself.
+    config: Value,
     decoder: Option<CtcDecoderConfig>,
-    model: &EvalModel<'_>,
-    flags: &Flags,
-    progress: &mut dyn FnMut(Done) -> ControlFlow<()>,
-) -> anyhow::Result<TaskResult> {
-    let network = model.network.valid();
-    let alphabet = alphabet(&network, model.tokenizer).map_err(usage)?;
-    let (decoders, tried) = decoders(decoder.as_ref(), flags, &alphabet)?;
-    let recogniser = Recogniser {
-        network: &network,
-        tokenizer: model.tokenizer,
-        decoders: &decoders,
-        limits: MicrobatchLimits { rows: model.microbatch, tokens: None },
-    };
-    let mut saved = flags.save_emissions.as_deref().map(SavedEmissions::create).transpose()?;
-    let mut each = |utterance: &Utterance, emissions: &Emissions<'_>| match &mut saved {
-        Some(saved) => saved.add(utterance, emissions),
-        None => Ok(()),
-    };
-    let readings = recogniser.read(corpus, rows, &mut each, progress).map_err(coded)?;
-    if let Some(saved) = saved {
-        let tokens: Vec<Option<String>> =
-            (0..alphabet.num_tokens() as u32).map(|id| model.tokenizer.id_to_token(id)).collect();
-        saved.finish(json!({"tokens": tokens, "blank": alphabet.blank()}))?;
+    normaliser: Option<Normaliser>,
+}
+
+impl Work<'_> {
+    fn measure(
+        self,
+        model: &EvalModel<'_>,
+        flags: &Flags,
+        progress: &mut dyn FnMut(Done) -> ControlFlow<()>,
+    ) -> anyhow::Result<TaskResult> {
+        let Self { name, corpus, rows, mut config, decoder, normaliser } = self;
+        let network = model.network.valid();
+        let alphabet = alphabet(&network, model.tokenizer).map_err(usage)?;
+        let (decoders, tried) = decoders(decoder.as_ref(), flags, &alphabet)?;
+        let recogniser = Recogniser {
+            network: &network,
+            tokenizer: model.tokenizer,
+            decoders: &decoders,
+            limits: MicrobatchLimits { rows: model.microbatch, tokens: None },
+        };
+        let mut saved = flags.save_emissions.as_deref().map(SavedEmissions::create).transpose()?;
+        let mut each = |utterance: &Utterance, emissions: &Emissions<'_>| match &mut saved {
+            Some(saved) => saved.add(utterance, emissions),
+            None => Ok(()),
+        };
+        let readings = recogniser.read(corpus, rows, &mut each, progress).map_err(coded)?;
+        if let Some(saved) = saved {
+            let tokens: Vec<Option<String>> =
+                (0..alphabet.num_tokens() as u32).map(|id| model.tokenizer.id_to_token(id)).collect();
+            saved.finish(json!({"tokens": tokens, "blank": alphabet.blank()}))?;
+        }
+        let own = || normaliser.unwrap_or_else(|| TranscriptsConfig::default().normaliser(model.tokenizer));
+        let normaliser = flags.normalise.as_deref().and_then(Normaliser::named).unwrap_or_else(own);
+        let bootstrap = Bootstrap { seed: model.seed, ..Bootstrap::default() };
+        let num_untold = readings.num_untold;
+        let mut scored = if tried.is_empty() {
+            Scored::new(name, readings, &normaliser, &bootstrap).map_err(coded)?
+        } else {
+            best_of(name, readings, &tried, &mut config, &normaliser, &bootstrap)?
+        };
+        if let Some(file) = &flags.save_transcripts {
+            scored.name = name.to_owned();
+            write_atomic(file, scored.lines().as_bytes()).context("cannot write the transcripts")?;
+            terminal::say("wrote", &file.display().to_string());
+        }
+        config["decoder"] = json!(decoder);
+        let mut result = transcripts_task(name, &scored.scores, config);
+        result.num_original += num_untold;
+        Ok(result)
     }
-    let own = || model.tokenizer.normaliser().cloned();
-    let none = || Normaliser::named("none").expect("a preset");
-    let normaliser = flags.normalise.as_deref().and_then(Normaliser::named).or_else(own).unwrap_or_else(none);
-    let bootstrap = Bootstrap { seed: model.seed, ..Bootstrap::default() };
-    let num_untold = readings.num_untold;
-    let mut scored = if tried.is_empty() {
-        Scored::new(name, readings, &normaliser, &bootstrap).map_err(coded)?
-    } else {
-        best_of(name, readings, &tried, &mut config, &normaliser, &bootstrap)?
-    };
-    if let Some(file) = &flags.save_transcripts {
-        scored.name = name.to_owned();
-        write_atomic(file, scored.lines().as_bytes()).context("cannot write the transcripts")?;
-        terminal::say("wrote", &file.display().to_string());
-    }
-    config["decoder"] = json!(decoder);
-    let mut result = transcripts_task(name, &scored.scores, config);
-    result.num_original += num_untold;
-    Ok(result)
 }
 
 fn usage(error: arcuate_decode::Error) -> anyhow::Error {
