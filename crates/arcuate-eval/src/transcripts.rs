@@ -217,7 +217,7 @@ impl NgramConfig {
 }
 
 /// The lines of a text, each of bounded length.
-fn text_lines(path: &Path) -> Result<impl Iterator<Item = Result<String>>> {
+fn text_lines(path: &Path) -> Result<impl Iterator<Item = Result<String>> + use<>> {
     let mut reader = lines::open(path)?;
     let path = path.to_path_buf();
     let mut line = 0u64;

@@ -1,6 +1,6 @@
 //! The end of a CTC run: what the best checkpoint writes of the recordings that it was not trained on.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 
 use anyhow::Result;
@@ -69,7 +69,7 @@ pub(super) fn transcribe(closing: &Closing, folder: &RunDir, stop: &StopFlag) ->
     }
     let sound = (speech.sample_rate_hz, speech.normalise);
     for (name, source) in &config.test {
-        let source = [(name.clone(), source.clone())].into();
+        let source = BTreeMap::from([(name.clone(), source.clone())]);
         let limit = recipe.data.max_bad_items;
         let corpus = open_lists(&source, sound, limit, &network, closing.tokenizer, &Progress::none())?;
         corpora.push((corpus, |corpus| Ok(corpus.in_order())));

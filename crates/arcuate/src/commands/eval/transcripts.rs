@@ -250,13 +250,12 @@ impl Work<'_> {
         let normaliser = flags.normalise.as_deref().and_then(Normaliser::named).unwrap_or_else(own);
         let bootstrap = Bootstrap { seed: model.seed, ..Bootstrap::default() };
         let num_untold = readings.num_untold;
-        let mut scored = if tried.is_empty() {
+        let scored = if tried.is_empty() {
             Scored::new(name, readings, &normaliser, &bootstrap).map_err(coded)?
         } else {
             best_of(name, readings, &tried, &mut config, &normaliser, &bootstrap)?
         };
         if let Some(file) = &flags.save_transcripts {
-            scored.name = name.to_owned();
             write_atomic(file, scored.lines().as_bytes()).context("cannot write the transcripts")?;
             terminal::say("wrote", &file.display().to_string());
         }
