@@ -153,12 +153,14 @@ fn shape(model: &ModelConfig, precision: Precision) -> Shape {
         ModelConfig::Wav2vec2(m) => {
             encoder(m.hidden_size, m.num_layers, m.num_heads, m.intermediate_size, m.dropout, 3)
         }
-        // Two feed-forward modules, and a convolution about as wide as one.
+        // A second feed-forward layer, and what the convolution reads and gives at each of its steps.
         ModelConfig::Wav2vec2Bert(m) => {
-            encoder(m.hidden_size, m.num_layers, m.num_heads, 3 * m.intermediate_size, m.dropout, 6)
+            let s = encoder(m.hidden_size, m.num_layers, m.num_heads, 2 * m.intermediate_size, m.dropout, 3);
+            Shape { kept: s.kept + 10 * s.c, ..s }
         }
         ModelConfig::Wav2vec2Conformer(m) => {
-            encoder(m.hidden_size, m.num_layers, m.num_heads, 3 * m.intermediate_size, m.dropout, 6)
+            let s = encoder(m.hidden_size, m.num_layers, m.num_heads, 2 * m.intermediate_size, m.dropout, 3);
+            Shape { kept: s.kept + 10 * s.c, ..s }
         }
     }
 }
@@ -181,8 +183,8 @@ fn sound_front(model: &ModelConfig, downsampling: Option<&Downsampling>) -> (u64
         all += places;
         widest = widest.max(places);
     }
-    // What each convolution gives, normed or not.
-    (2 * all * channels, 2 * widest * channels)
+    // What each convolution, norm and activation reads; the first layer is the widest.
+    (3 * all * channels, 2 * widest * channels)
 }
 
 /// Convolutions before the encoder: numbers that the tape keeps of one row, and those alive beside them on the way back.
