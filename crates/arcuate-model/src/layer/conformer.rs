@@ -16,7 +16,7 @@ use arcuate_ops::linear::{Layout, linear};
 use arcuate_ops::matmul::matmul;
 use arcuate_ops::rope::rope;
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use super::basic::zeros;
 use super::batch_norm::BatchNorm;
