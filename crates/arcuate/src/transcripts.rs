@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use anyhow::Result;
 use arcuate_data::pack::document;
 use arcuate_data::speech::SpeechSourceConfig;
 use arcuate_data::{

@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn what_does_not_match_is_named() {
-        let message = |said, heard| pairs(said, heard).expect_err("wrong").to_string();
+        let message = |said: (&str, &str), heard: (&str, &str)| pairs(said, heard).expect_err("wrong").to_string();
         assert!(message(("a.txt", "x\ny\n"), ("b.txt", "x\n")).starts_with("`2` is in `"));
         assert!(message(("a.txt", "x\n"), ("b.txt", "x\ny\n")).contains("1 and 2 utterances"));
         let line = "{\"id\": \"a\", \"text\": \"x\"}\n";
