@@ -12,10 +12,11 @@ use crate::held_out::HeldOut;
 use crate::mixture::LedgerEntry;
 use crate::progress::Progress;
 use crate::row::Row;
-use crate::rows::Rows;
+use crate::rows::{Draw, Rows};
 use crate::sampler::{MicrobatchLimits, Sampler};
 use crate::speech::Utterance;
 use crate::speech_corpus::{SpeechCorpus, SpeechOptions};
+use crate::split::Split;
 use crate::summary::SourceSummary;
 use crate::text_corpus::{CorpusOptions, TextCorpus};
 
@@ -154,6 +155,17 @@ impl Corpus {
     /// prediction but the first ones of a document has at least `max_seq_len - stride` tokens of context.
     pub fn held_out(&self, stride: Option<usize>) -> Result<HeldOut> {
         each!(self, corpus => corpus.held_out(stride))
+    }
+
+    /// Every training row once, in the same order every time: for lists that are only evaluated.
+    pub fn in_order(&self) -> HeldOut {
+        let rows = self.rows();
+        let sources: Vec<(String, u64)> =
+            rows.sources().iter().map(|source| (source.name.clone(), source.num_rows)).collect();
+        let counts = sources.iter().map(|(name, num_rows)| (name.as_str(), *num_rows));
+        HeldOut::new(counts, move |source, index| {
+            rows.row(Draw { source, split: Split::Train, index, seed: 0, k: index })
+        })
     }
 
     /// What each source would give in a run of `tokens` tokens: repeats, and shares after `max_repeats`.

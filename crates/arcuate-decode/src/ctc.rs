@@ -85,6 +85,16 @@ impl CtcDecoder {
         Ok(Self { alphabet, search })
     }
 
+    /// A prefix beam with the language model of its keys, which was read before.
+    pub fn with_language_model(
+        config: &prefix_beam::Config,
+        alphabet: Arc<Alphabet>,
+        ngram: Arc<arcuate_text::Ngram>,
+    ) -> Result<Self> {
+        let beam = PrefixBeam::new(config, alphabet.clone(), Some(ngram))?;
+        Ok(Self { alphabet, search: Search::Prefix(Arc::new(beam)) })
+    }
+
     /// The hypotheses of one recording, the best first; never none, for no frames the empty one.
     pub fn decode(&self, emissions: &Emissions) -> Result<Vec<Hypothesis>> {
         match &self.search {

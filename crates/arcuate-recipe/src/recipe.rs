@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use arcuate_data::DataConfig;
 use arcuate_decode::SamplesConfig;
-use arcuate_eval::EvaluationConfig;
+use arcuate_eval::{EvaluationConfig, TranscriptsConfig};
 use arcuate_model::ModelConfig;
 use arcuate_objective::ObjectiveConfig;
 use arcuate_ops::{DeviceKind, Precision};
@@ -65,6 +65,9 @@ pub struct Recipe {
     /// How often the held-out part is evaluated. Left out: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluation: Option<EvaluationConfig>,
+    /// How a speech recogniser is scored after training. Left out: by the best token of each frame.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transcripts: Option<TranscriptsConfig>,
     /// Texts that are generated after training. Left out: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<SamplesConfig>,

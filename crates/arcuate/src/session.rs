@@ -16,6 +16,7 @@ use arcuate_train::{Checkpoint, Evaluation, HookError, Hooks, LoopState, StepRep
 
 use crate::live::Live;
 use crate::memory;
+use crate::preprocessor::Preprocessor;
 use crate::terminal::{self, amount, duration, say};
 
 /// What the command line adds to a recipe.
@@ -491,6 +492,9 @@ impl Hooks for Recorder<'_> {
         self.parts.tokenizer.save(dir)?;
         if let ObjectiveConfig::Prompt(prompt) = &self.recipe.objective {
             prompt.save(dir)?;
+        }
+        if let Some(speech) = &self.recipe.data.speech {
+            Preprocessor::save(speech, arcuate_eval::hears_padding(&network.architecture()), dir)?;
         }
         Ok(())
     }

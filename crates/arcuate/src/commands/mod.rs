@@ -22,6 +22,7 @@ mod runs;
 mod tokenizer;
 mod ui;
 mod verify;
+mod wer;
 
 pub(crate) use eval::one_task;
 pub(crate) use run::{read, refuse};
@@ -56,6 +57,7 @@ enum Command {
     Tokenizer(tokenizer::Args),
     Ui(ui::Args),
     Verify(verify::Args),
+    Wer(wer::Args),
 }
 
 /// Runs the command that the arguments name.
@@ -87,6 +89,7 @@ fn start(command: Command) -> anyhow::Result<()> {
         Command::Tokenizer(args) => tokenizer::run(args),
         Command::Ui(args) => ui::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Wer(args) => wer::run(args),
     }
 }
 
