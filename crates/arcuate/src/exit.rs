@@ -9,6 +9,14 @@ pub(crate) struct Coded {
     pub message: String,
 }
 
+/// A failure that the results on standard output tell of already.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Told {
+    pub code: u8,
+    pub message: String,
+}
+
 /// An error in the arguments: exit code 2.
 pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
     Coded { code: 2, message: message.into() }.into()
@@ -22,6 +30,9 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
 fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(coded) = cause.downcast_ref::<Coded>() {
         return Some(coded.code);
+    }
+    if let Some(told) = cause.downcast_ref::<Told>() {
+        return Some(told.code);
     }
     if cause.is::<arcuate_recipe::Diagnostics>() {
         return Some(2);
@@ -60,7 +71,8 @@ fn inner_code(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         let is_data = error.is::<arcuate_data::Error>()
             || error.is::<arcuate_eval::Error>()
             || error.is::<arcuate_model::Error>()
-            || error.is::<arcuate_text::Error>();
+            || error.is::<arcuate_text::Error>()
+            || error.is::<arcuate_audio::Error>();
         if is_data {
             return Some(4);
         }

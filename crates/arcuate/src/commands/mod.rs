@@ -19,6 +19,7 @@ mod recipe;
 mod run;
 mod runs;
 mod tokenizer;
+mod transcribe;
 mod ui;
 mod verify;
 
@@ -52,6 +53,7 @@ enum Command {
     Run(run::Args),
     Runs(runs::Args),
     Tokenizer(tokenizer::Args),
+    Transcribe(transcribe::Args),
     Ui(ui::Args),
     Verify(verify::Args),
 }
@@ -82,6 +84,7 @@ fn start(command: Command) -> anyhow::Result<()> {
         Command::Run(args) => run::run(args),
         Command::Runs(args) => runs::run(args),
         Command::Tokenizer(args) => tokenizer::run(args),
+        Command::Transcribe(args) => transcribe::run(args),
         Command::Ui(args) => ui::run(args),
         Command::Verify(args) => verify::run(args),
     }
@@ -107,7 +110,7 @@ fn report(error: &anyhow::Error) {
         }
     }
     // A comparison that found a difference has said so already.
-    let is_answer = error.downcast_ref::<exit::Coded>().is_some_and(|coded| coded.code == 1);
+    let is_answer = error.is::<exit::Told>() || error.downcast_ref::<exit::Coded>().is_some_and(|coded| coded.code == 1);
     if wants_json() && !is_answer {
         terminal::result(&json!({"error": text, "exit_code": exit::code(error)}).to_string());
     }

@@ -1,0 +1,254 @@
+//! A checkpoint that hears: network, alphabet, and how sound is prepared as the network was trained.
+// B rows, S steps of sound, F features of a step, T frames, V tokens
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use arcuate_audio::normalise;
+use arcuate_data::{Downsampling, Sound};
+use arcuate_decode::ctc::{Alphabet, Emissions};
+use arcuate_model::{Head, Input, Network, Wanted};
+use arcuate_ops::device::Device;
+use arcuate_text::Tokenizer;
+use serde::Deserialize;
+
+use super::super::generate::folder;
+use crate::{exit, terminal};
+
+/// How sound is prepared, in the published file of that name. Other keys are about other things.
+const PREPROCESSOR: &str = "preprocessor_config.json";
+
+/// What is read of the file; absent keys have the defaults of the library that made it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+struct Preprocessor {
+    #[serde(default = "default_sampling_rate")]
+    sampling_rate: u32,
+    #[serde(default = "default_do_normalize")]
+    do_normalize: bool,
+    /// Mel bins where the network reads such.
+    #[serde(default = "default_feature_size")]
+    feature_size: usize,
+}
+
+fn default_sampling_rate() -> u32 {
+    16_000
+}
+
+fn default_do_normalize() -> bool {
+    true
+}
+
+fn default_feature_size() -> usize {
+    1
+}
+
+impl Preprocessor {
+    fn read(dir: &Path) -> anyhow::Result<Self> {
+        let path = dir.join(PREPROCESSOR);
+        let shown = path.display();
+        let wrong = |problem: String| exit::Coded {
+            code: 4,
+            message: format!("`{shown}` {problem}; copy the file that belongs to the model"),
+        };
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let own: Self = serde_json::from_str("{}").expect("all keys have defaults");
+                let message = format!(
+                    "`{shown}` is missing, so the published defaults are taken: {} Hz, mean 0 and variance 1",
+                    own.sampling_rate
+                );
+                terminal::say("note", &message);
+                return Ok(own);
+            }
+            Err(error) => return Err(wrong(format!("cannot be read: {error}")).into()),
+        };
+        let own: Self = serde_json::from_str(&text).map_err(|error| wrong(format!("cannot be used: {error}")))?;
+        if !(1000..=192_000).contains(&own.sampling_rate) {
+            return Err(wrong(format!("has a `sampling_rate` of {}, not from 1000 to 192000", own.sampling_rate)).into());
+        }
+        Ok(own)
+    }
+}
+
+/// A network with everything that it takes to hear.
+pub(super) struct Recogniser {
+    network: Network,
+    alphabet: Arc<Alphabet>,
+    preprocessor: Preprocessor,
+    downsampling: Downsampling,
+    /// Whether rows of a batch must be equally long, since padding changes what the network hears.
+    needs_equal_lengths: bool,
+    device: Device,
+}
+
+impl Recogniser {
+    /// Loads a checkpoint folder to a device; refuses what is no recogniser.
+    pub(super) fn open(dir: &Path, device: &Device) -> anyhow::Result<Self> {
+        folder::check(dir)?;
+        if !["tokenizer.json", "vocab.json"].iter().any(|name| dir.join(name).is_file()) {
+            return Err(exit::usage(format!(
+                "`{}` holds a model but no `tokenizer.json` or `vocab.json`; copy the tokenizer that the model was trained with into the folder",
+                dir.display()
+            )));
+        }
+        let tokenizer = Tokenizer::load(dir)?;
+        let network = arcuate_model::load(dir, device)
+            .with_context(|| format!("cannot load the checkpoint `{}`", dir.display()))?;
+        let architecture = network.architecture();
+        let shown = dir.display();
+        let Some(downsampling) = architecture.downsampling() else {
+            return Err(exit::usage(format!(
+                "`{shown}` is a text model (`{}`) and hears nothing; name the checkpoint of a speech recogniser",
+                architecture.name()
+            )));
+        };
+        if *architecture.head() != Head::Tokens {
+            return Err(exit::usage(format!(
+                "`{shown}` is a speech model that was not fine-tuned to write text; fine-tune it with `[objective.ctc]` first"
+            )));
+        }
+        let alphabet = Alphabet::of_tokenizer(&tokenizer, architecture.vocab_size()).map_err(|error| {
+            exit::usage(format!("the tokenizer in `{shown}` does not fit the model: {error}"))
+        })?;
+        let preprocessor = Preprocessor::read(dir)?;
+        let features = architecture.num_features().unwrap_or(1);
+        if features != 1 {
+            return Err(exit::usage(format!(
+                "`{shown}` hears {features} features a step; only models that hear samples can transcribe"
+            )));
+        }
+        Ok(Self {
+            alphabet: Arc::new(alphabet),
+            preprocessor,
+            downsampling,
+            needs_equal_lengths: architecture.hears_padding(),
+            network,
+            device: device.clone(),
+        })
+    }
+
+    pub(super) fn alphabet(&self) -> &Arc<Alphabet> {
+        &self.alphabet
+    }
+
+    /// The rate of the samples that it hears.
+    pub(super) fn sample_rate_hz(&self) -> u32 {
+        self.preprocessor.sampling_rate
+    }
+
+    /// Samples from one frame to the next.
+    pub(super) fn hop_samples(&self) -> usize {
+        self.downsampling.hop()
+    }
+
+    /// Samples of one frame.
+    pub(super) fn frame_samples(&self) -> usize {
+        self.downsampling.num_steps(1)
+    }
+
+    /// Log-probabilities `[T, V]` of each chunk; what is said of one does not depend on the others. Chunks are heard
+    /// together up to so many samples.
+    pub(super) fn log_probs(&self, chunks: &[&[f32]], batch_samples: usize) -> anyhow::Result<Vec<Vec<f32>>> {
+        let prepared: Vec<Vec<f32>> = chunks.iter().map(|samples| self.prepare(samples)).collect();
+        let lengths: Vec<usize> = prepared.iter().map(Vec::len).collect();
+        let mut found = vec![Vec::new(); chunks.len()];
+        for batch in batches(&lengths, batch_samples, self.needs_equal_lengths) {
+            let rows: Vec<&[f32]> = batch.iter().map(|at| prepared[*at].as_slice()).collect();
+            for (at, log_probs) in batch.iter().zip(self.forward(&rows)?) {
+                found[*at] = log_probs;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Samples as the network hears them: at least those of one frame.
+    fn prepare(&self, samples: &[f32]) -> Vec<f32> {
+        let mut samples = samples.to_vec();
+        if self.preprocessor.do_normalize {
+            normalise::waveform(&mut samples);
+        }
+        let num = samples.len().max(self.frame_samples());
+        samples.resize(num, 0.0);
+        samples
+    }
+
+    fn forward(&self, rows: &[&[f32]]) -> anyhow::Result<Vec<Vec<f32>>> {
+        let lengths: Vec<usize> = rows.iter().map(|row| row.len()).collect();
+        let num_steps = lengths.iter().copied().max().unwrap_or(0);
+        let mut values = vec![0.0; rows.len() * num_steps];
+        for (row, samples) in values.chunks_exact_mut(num_steps).zip(rows) {
+            row[..samples.len()].copy_from_slice(samples);
+        }
+        let frames: Vec<usize> = lengths.iter().map(|len| self.downsampling.num_frames(*len)).collect();
+        let num_frames = self.downsampling.num_frames(num_steps);
+        let sound = Sound::new(values, num_steps, 1, lengths, num_frames, frames.clone());
+        let input = Input::from_rows(rows.len(), 0, Vec::new(), &[]).expect("rows without tokens");
+        let input = Input { sound: Some(Arc::new(sound)), ..input };
+        let output = arcuate_ops::pool::within(|| self.network.forward(&input, &Wanted::All))?;
+        let logits: Vec<f32> = output
+            .logits()
+            .into_data()
+            .to_vec()
+            .map_err(|error| anyhow::anyhow!("cannot read the logits back: {error:?}"))?;
+        let width = self.alphabet.num_tokens();
+        let rows = logits.chunks_exact(num_frames * width).zip(&frames);
+        rows.map(|(row, frames)| Ok(Emissions::from_logits(&row[..frames * width], width)?.frames().flatten().copied().collect()))
+            .collect()
+    }
+}
+
+/// Places of chunks to be heard together: of similar length, at most so many samples with padding, but at least one.
+fn batches(lengths: &[usize], batch_samples: usize, must_be_equal: bool) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    order.sort_by_key(|at| std::cmp::Reverse(lengths[*at]));
+    let mut batches: Vec<Vec<usize>> = Vec::new();
+    for at in order {
+        match batches.last_mut() {
+            // The first one is the longest.
+            Some(batch)
+                if (batch.len() + 1) * lengths[batch[0]] <= batch_samples
+                    && (!must_be_equal || lengths[batch[0]] == lengths[at]) =>
+            {
+                batch.push(at);
+            }
+            _ => batches.push(vec![at]),
+        }
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_hold_similar_lengths_within_their_limit() {
+        assert_eq!(batches(&[3, 10, 4, 10, 3], 20, false), [vec![1, 3], vec![2, 0, 4]]);
+        assert_eq!(batches(&[3, 10, 4, 10, 3], 20, true), [vec![1, 3], vec![2], vec![0, 4]]);
+        assert_eq!(batches(&[50, 60], 20, false), [vec![1], vec![0]]);
+        assert!(batches(&[], 20, false).is_empty());
+    }
+
+    #[test]
+    fn the_published_file_says_how_sound_is_prepared() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let read = |text: &str| {
+            std::fs::write(dir.path().join(PREPROCESSOR), text).expect("writable");
+            Preprocessor::read(dir.path()).map_err(|error| error.to_string())
+        };
+        let published = r#"{"do_normalize": false, "feature_size": 1, "padding_value": 0.0, "sampling_rate": 8000}"#;
+        assert_eq!(read(published), Ok(Preprocessor { sampling_rate: 8000, do_normalize: false, feature_size: 1 }));
+        assert_eq!(read("{}"), Ok(Preprocessor { sampling_rate: 16_000, do_normalize: true, feature_size: 1 }));
+        assert!(read("{").expect_err("broken").contains("cannot be used"));
+        assert!(read(r#"{"sampling_rate": 0}"#).expect_err("no rate").contains("`sampling_rate` of 0"));
+    }
+
+    #[test]
+    fn without_the_file_the_published_defaults_are_taken() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let own = Preprocessor::read(dir.path()).expect("defaults");
+        assert_eq!((own.sampling_rate, own.do_normalize), (16_000, true));
+    }
+}
