@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use arcuate_data::{Corpus, CorpusOptions, Framing, Progress, SoftToken, SpeechOptions, Split, Texts};
-use arcuate_model::{Adoption, Architecture, Head, ModelConfig, Network, TokenIds};
+use arcuate_model::{Adoption, Architecture, Head, ModelConfig, Network, TokenIds, common_tokens};
 use arcuate_objective::{Objective, ObjectiveConfig, Vocabulary, distillation};
 use arcuate_text::{SpecialToken, Tokenizer, TokenizerConfig};
 use arcuate_train::{Compute, Settings};
@@ -143,8 +143,8 @@ pub fn architecture(recipe: &Recipe, vocab_size: usize, labels: &[String]) -> Re
         }
         ObjectiveConfig::Classification(_) | ObjectiveConfig::Distillation(_) => Head::Classes(labels.to_vec()),
         ObjectiveConfig::Tagging(tagging) => Head::Tags { names: labels.to_vec(), crf: tagging.crf },
-        ObjectiveConfig::Contrastive(_)
-        | ObjectiveConfig::Ctc(_)
+        ObjectiveConfig::Contrastive(_) => Head::Codes,
+        ObjectiveConfig::Ctc(_)
         | ObjectiveConfig::MaskedLm(_)
         | ObjectiveConfig::MaskedPrediction(_)
         | ObjectiveConfig::NextToken(_)
@@ -167,6 +167,16 @@ pub fn network(
         None => Ok((network, None)),
         Some(dir) => {
             let theirs = if dir.join("tokenizer.json").exists() { Some(Tokenizer::load(dir)?) } else { None };
+            if recipe.model.is_speech() {
+                // A head over characters keeps the rows of those that both have, wherever they stand.
+                let tokens = |tokenizer: &Tokenizer| -> Vec<String> {
+                    (0..tokenizer.vocab_size() as u32).map(|id| tokenizer.id_to_token(id).unwrap_or_default()).collect()
+                };
+                let common = theirs.as_ref().map(|theirs| common_tokens(&tokens(tokenizer), &tokens(theirs)));
+                let vocabulary = arcuate_model::Vocabulary::Other(common.as_deref().unwrap_or_default());
+                let (network, adoption) = arcuate_model::start_from(network, dir, vocabulary)?;
+                return Ok((network, Some(adoption)));
+            }
             let is_theirs = |name: &str| theirs.as_ref().is_some_and(|theirs| theirs.token_to_id(name).is_some());
             let soft = soft_tokens(recipe, tokenizer)?;
             let copies: Vec<(u32, u32)> = soft
@@ -174,7 +184,8 @@ pub fn network(
                 .filter(|token| !is_theirs(&token.name))
                 .filter_map(|token| Some((tokenizer.token_to_id(&token.name)?, token.like)))
                 .collect();
-            let (network, adoption) = arcuate_model::start_from(network, dir, &copies)?;
+            let (network, adoption) =
+                arcuate_model::start_from(network, dir, arcuate_model::Vocabulary::Same(&copies))?;
             Ok((network, Some(adoption)))
         }
     }
@@ -203,7 +214,9 @@ pub fn check_network(
         return Ok(found);
     }
     found.extend(patterns_of_nothing(recipe, &architecture));
-    let other = recipe.init_from.as_ref().filter(|dir| dir.join("tokenizer.json").exists());
+    // A speech network takes the rows of common tokens over.
+    let other =
+        recipe.init_from.as_ref().filter(|dir| !recipe.model.is_speech() && dir.join("tokenizer.json").exists());
     if let Some(dir) = other {
         let theirs = Tokenizer::load(dir)?;
         let common = theirs.vocab_size().min(tokenizer.vocab_size()) as u32;
