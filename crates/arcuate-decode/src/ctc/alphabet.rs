@@ -1,10 +1,17 @@
 //! What the columns of emissions stand for.
 
+use arcuate_text::{SpecialToken, Tokenizer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
 use crate::{Error, Result};
+
+/// Begins a word in the pieces of SentencePiece, and in those of byte-level merges.
+const SENTENCE_PIECE: char = '▁';
+const BYTE_LEVEL: char = 'Ġ';
+/// Goes on with a word in the pieces of WordPiece.
+const WORD_PIECE: &str = "##";
 
 /// How tokens make words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -100,6 +107,47 @@ impl Alphabet {
         Ok(Self { texts, roles, ids, blank, boundary })
     }
 
+    /// The alphabet of a network with so many columns that was trained with a tokenizer: its padding token is the blank,
+    /// other special tokens are never written. Words are parted by the token that the tokenizer has for it, or begin as
+    /// those of SentencePiece (`▁`) and WordPiece (no `##`) do.
+    ///
+    /// # Errors
+    /// Another number of tokens than columns, special ones behind the columns apart; no padding token; byte-level pieces.
+    pub fn of_tokenizer(tokenizer: &Tokenizer, num_columns: usize) -> Result<Self> {
+        let wrong = |problem: String| Err(Error::config("tokenizer", problem));
+        let num_tokens = tokenizer.vocab_size();
+        if num_tokens < num_columns || (num_columns..num_tokens).any(|id| !tokenizer.is_special(id as u32)) {
+            return wrong(format!("has {num_tokens} tokens, but the network has {num_columns} columns"));
+        }
+        let mut tokens = Vec::with_capacity(num_columns);
+        for id in 0..num_columns as u32 {
+            let Some(token) = tokenizer.id_to_token(id) else { return wrong(format!("has no token {id}")) };
+            tokens.push(token);
+        }
+        let Some(blank) = tokenizer.special_name(SpecialToken::Pad) else {
+            return wrong("has no padding token, which is the blank of CTC".to_owned());
+        };
+        let is_special = |id: usize| tokenizer.is_special(id as u32);
+        let left_out: Vec<String> = tokens.iter().enumerate().filter(|(id, _)| is_special(*id)).map(|(_, t)| t.clone()).collect();
+        let boundary = tokenizer.word_delimiter().and_then(|id| tokenizer.id_to_token(id));
+        let begins = |mark: char| tokens.iter().any(|token| token.starts_with(mark));
+        let marks = match boundary {
+            Some(token) => WordMarks::Boundary(token),
+            None if begins(SENTENCE_PIECE) => WordMarks::Begin(SENTENCE_PIECE.to_string()),
+            None if begins(BYTE_LEVEL) => {
+                return wrong("cuts texts into bytes, which CTC cannot write; train with `[tokenizer.chars]`".to_owned());
+            }
+            None if tokens.iter().any(|token| token.starts_with(WORD_PIECE)) => {
+                for (_, token) in tokens.iter_mut().enumerate().filter(|(id, _)| !is_special(*id)) {
+                    *token = token.strip_prefix(WORD_PIECE).map_or(format!("{SENTENCE_PIECE}{token}"), str::to_owned);
+                }
+                WordMarks::Begin(SENTENCE_PIECE.to_string())
+            }
+            None => return wrong("does not say where words begin; train with `[tokenizer.chars]`".to_owned()),
+        };
+        Self::new(&tokens, blank, &marks, &left_out)
+    }
+
     /// How many tokens, the blank included.
     pub fn num_tokens(&self) -> usize {
         self.texts.len()
@@ -133,6 +181,7 @@ impl Alphabet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use arcuate_text::{Normaliser, TokenizerConfig};
 
     fn alphabet(tokens: &str, marks: WordMarks, left_out: &[&str]) -> Result<Alphabet> {
         let tokens: Vec<String> = tokens.split(' ').map(str::to_owned).collect();
@@ -156,6 +205,46 @@ mod tests {
         let seen: Vec<(Role, &str)> = (1..4).map(|id| (alphabet.role(id), alphabet.text(id))).collect();
         assert_eq!(seen, [(Role::Begins, "a"), (Role::Continues, "b"), (Role::Begins, "")]);
         assert_eq!(alphabet.id("▁a"), Some(1));
+    }
+
+    fn trained(config: &TokenizerConfig) -> Tokenizer {
+        let texts = ["abc abd b", "abc abd ab"].map(str::to_owned);
+        Tokenizer::train(config, texts.into_iter()).expect("trains")
+    }
+
+    fn chars() -> Tokenizer {
+        let normaliser = Normaliser::named("ctc").expect("a preset");
+        trained(&TokenizerConfig::Chars(arcuate_text::chars::Config::new(normaliser)))
+    }
+
+    #[test]
+    fn the_padding_token_of_a_tokenizer_is_the_blank() {
+        let tokenizer = chars();
+        let alphabet = Alphabet::of_tokenizer(&tokenizer, tokenizer.vocab_size()).expect("fits");
+        assert_eq!((alphabet.num_tokens(), alphabet.blank(), alphabet.boundary()), (7, 0, Some(2)));
+        let texts: Vec<&str> = (0..7).map(|id| alphabet.text(id)).collect();
+        assert_eq!(texts, ["", "", "", "a", "b", "c", "d"]);
+    }
+
+    #[test]
+    fn pieces_say_where_words_begin() {
+        let config = |text: &str| serde_json::from_str(text).expect("a tokenizer");
+        let pieces = trained(&config(r#"{"wordpiece": {"vocab_size": 20}}"#));
+        let alphabet = Alphabet::of_tokenizer(&pieces, pieces.vocab_size()).expect("fits");
+        let find = |token: &str| alphabet.role(pieces.token_to_id(token).expect("a token"));
+        assert_eq!((find("a"), find("##b")), (Role::Begins, Role::Continues));
+        assert_eq!(alphabet.text(pieces.token_to_id("##b").expect("a token")), "b");
+        let bytes = trained(&config(r#"{"byte_bpe": {"vocab_size": 300}}"#));
+        assert!(Alphabet::of_tokenizer(&bytes, bytes.vocab_size()).is_err());
+    }
+
+    #[test]
+    fn a_tokenizer_of_another_network_does_not_fit() {
+        let tokenizer = chars();
+        for num_columns in [5, 9] {
+            let error = Alphabet::of_tokenizer(&tokenizer, num_columns).expect_err("does not fit").to_string();
+            assert!(error.contains('7') && error.contains(&num_columns.to_string()), "{error}");
+        }
     }
 
     #[test]

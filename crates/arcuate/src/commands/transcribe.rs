@@ -10,6 +10,7 @@ mod source;
 mod stretch;
 mod work;
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -107,7 +108,14 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let config = args.decoding.config()?;
     let jobs = jobs(&args)?;
     let wanted: Vec<usize> = (0..jobs.len()).filter(|at| args.overwrite || !jobs[*at].is_done()).collect();
-    let mut done = Done { args: &args, jobs: &jobs, start: Instant::now(), ended: Vec::new(), transcript: None };
+    let mut done = Done {
+        args: &args,
+        jobs: &jobs,
+        num_wanted: wanted.len(),
+        start: Instant::now(),
+        ended: Vec::new(),
+        transcript: None,
+    };
     if wanted.is_empty() {
         return done.finish();
     }
@@ -218,6 +226,8 @@ fn bar(jobs: &[Job], wanted: &[usize], options: &DecodeOptions) -> ProgressBar {
 struct Done<'a> {
     args: &'a Args,
     jobs: &'a [Job],
+    /// Recordings that are not transcribed already.
+    num_wanted: usize,
     start: Instant,
     ended: Vec<Ended>,
     /// For standard output, where it is printed as JSON.
@@ -233,7 +243,7 @@ struct Ended {
 
 impl Done<'_> {
     fn progress(&self, bar: &ProgressBar, seconds: f64) {
-        if bar.length() == Some(1) || self.jobs.len() == 1 {
+        if self.num_wanted == 1 {
             bar.set_position(seconds as u64);
         }
         bar.set_message(format!("real-time factor {:.3}", self.factor(seconds)));
@@ -260,7 +270,7 @@ impl Done<'_> {
         }
         let stops = problem.is_some() && self.args.strict;
         self.ended.push(Ended { job, seconds, problem });
-        if self.jobs.len() > 1 {
+        if self.num_wanted > 1 {
             bar.inc(1);
         }
         Ok(if stops { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
@@ -282,12 +292,73 @@ impl Done<'_> {
 
     /// Says what was done; an error if a recording failed.
     fn finish(self) -> anyhow::Result<()> {
-        let failed: Vec<&Ended> = self.ended.iter().filter(|one| one.problem.is_some()).collect();
-        let (num_failed, num_done) = (failed.len(), self.ended.len() - failed.len());
-        let num_there = if self.args.overwrite { 0 } else { self.jobs.iter().filter(|job| job.is_done()).count() - num_done.min(self.jobs.len()) };
+        let num_failed = self.ended.iter().filter(|one| one.problem.is_some()).count();
+        let num_done = self.ended.len() - num_failed;
+        let num_there = self.jobs.len() - self.num_wanted;
         let audio_seconds: f64 = self.ended.iter().filter(|one| one.problem.is_none()).map(|one| one.seconds).sum();
         let seconds = self.start.elapsed().as_secs_f64();
-        let _ = (num_there, audio_seconds, seconds, num_failed);
-        Ok(())
+        let factor = (audio_seconds > 0.0).then_some(seconds / audio_seconds);
+        if self.args.output.is_some() || self.ended.is_empty() {
+            let mut text = format!("{num_done} {}, {}", recordings(num_done), terminal::duration(audio_seconds));
+            if let Some(factor) = factor {
+                text += &format!(" in {}, real-time factor {factor:.3}", terminal::duration(seconds));
+            }
+            let skipped = [(num_there, "transcribed before (`--overwrite` does them again)"), (num_failed, "failed")];
+            for (num, reason) in skipped.into_iter().filter(|(num, _)| *num > 0) {
+                text += &format!("; {num} {reason}");
+            }
+            terminal::say("done", &text);
+        }
+        if self.args.json {
+            let mut answer = json!({
+                "model": self.args.model,
+                "recordings": self.files(),
+                "done": num_done,
+                "existing": num_there,
+                "failed": num_failed,
+                "audio_seconds": audio_seconds,
+                "seconds": seconds,
+                "real_time_factor": factor,
+            });
+            if let Some(transcript) = &self.transcript {
+                answer["transcript"] = transcript.clone();
+            }
+            results::json(&answer)?;
+        }
+        if num_failed == 0 {
+            return Ok(());
+        }
+        let message = match self.args.strict {
+            true => "stopped at a recording that cannot be used".to_owned(),
+            false => format!("{num_failed} of {} {} could not be transcribed", self.ended.len(), recordings(self.ended.len())),
+        };
+        Err(exit::Told { code: 4, message }.into())
     }
+
+    /// What became of each recording, in the order of the arguments.
+    fn files(&self) -> Vec<Value> {
+        let ended: HashMap<usize, &Ended> = self.ended.iter().map(|one| (one.job, one)).collect();
+        let file = |(at, job): (usize, &Job)| {
+            let files: Vec<&PathBuf> = job.files.iter().map(|(_, file)| file).collect();
+            let mut value = json!({"audio": job.input.shown(), "files": files});
+            match ended.get(&at) {
+                Some(Ended { problem: Some(problem), .. }) => {
+                    value["state"] = "failed".into();
+                    value["error"] = problem.as_str().into();
+                }
+                Some(one) => {
+                    value["state"] = "done".into();
+                    value["seconds"] = one.seconds.into();
+                }
+                None if job.is_done() => value["state"] = "existing".into(),
+                None => value["state"] = "not reached".into(),
+            }
+            value
+        };
+        self.jobs.iter().enumerate().map(file).collect()
+    }
+}
+
+fn recordings(num: usize) -> &'static str {
+    if num == 1 { "recording" } else { "recordings" }
 }

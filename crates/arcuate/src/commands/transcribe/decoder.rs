@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arcuate_decode::ctc::{Alphabet, CtcDecoder, CtcDecoderConfig, greedy, lexicon_beam, prefix_beam};
-use arcuate_decode::ctc::LanguageModelConfig;
 
 use crate::exit;
 
@@ -90,7 +89,7 @@ impl Flags {
 
     fn prefix_beam(&self) -> prefix_beam::Config {
         let mut config = prefix_beam::Config::default();
-        config.language_model = self.lm.as_ref().map(|path| LanguageModelConfig {
+        config.language_model = self.lm.as_ref().map(|path| prefix_beam::LanguageModelConfig {
             path: path.clone(),
             weight: self.lm_weight.unwrap_or(LM_WEIGHT),
             word_score: self.word_score.unwrap_or(WORD_SCORE),

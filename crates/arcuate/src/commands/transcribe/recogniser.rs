@@ -8,7 +8,8 @@ use anyhow::Context;
 use arcuate_audio::normalise;
 use arcuate_data::{Downsampling, Sound};
 use arcuate_decode::ctc::{Alphabet, Emissions};
-use arcuate_model::{Head, Input, Network, Wanted};
+use arcuate_model::speech::{FeatureNorm, Front};
+use arcuate_model::{Architecture, Head, Input, Network, Wanted};
 use arcuate_ops::device::Device;
 use arcuate_text::Tokenizer;
 use serde::Deserialize;
@@ -80,7 +81,6 @@ pub(super) struct Recogniser {
     downsampling: Downsampling,
     /// Whether rows of a batch must be equally long, since padding changes what the network hears.
     needs_equal_lengths: bool,
-    device: Device,
 }
 
 impl Recogniser {
@@ -123,9 +123,8 @@ impl Recogniser {
             alphabet: Arc::new(alphabet),
             preprocessor,
             downsampling,
-            needs_equal_lengths: architecture.hears_padding(),
+            needs_equal_lengths: hears_padding(&architecture),
             network,
-            device: device.clone(),
         })
     }
 
@@ -197,6 +196,12 @@ impl Recogniser {
         rows.map(|(row, frames)| Ok(Emissions::from_logits(&row[..frames * width], width)?.frames().flatten().copied().collect()))
             .collect()
     }
+}
+
+/// Whether what is heard of a row depends on how far it is padded.
+fn hears_padding(architecture: &Architecture) -> bool {
+    let Architecture::Speech(own) = architecture else { return false };
+    matches!(own.front, Front::Waves { norm: FeatureNorm::Group, .. })
 }
 
 /// Places of chunks to be heard together: of similar length, at most so many samples with padding, but at least one.
