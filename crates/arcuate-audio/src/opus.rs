@@ -17,7 +17,6 @@ pub(crate) struct Opus {
     /// Factor on samples that the header asks for.
     gain: f32,
     /// Frames at the start that only settle the decoder.
-    pre_skip_frames: usize,
     left_to_skip_frames: usize,
     buffer: Vec<f32>,
 }
@@ -46,23 +45,12 @@ impl Opus {
             .map_err(|error| format!("the Opus header asks for an impossible decoder: {error}"))?;
         // The gain is in 1/256 dB.
         let gain = 10f32.powf(f32::from(number(gain_a, gain_b) as i16) / (20.0 * 256.0));
-        let pre_skip_frames = usize::from(number(skip_a, skip_b));
-        Ok(Self {
-            decoder,
-            num_channels,
-            gain,
-            pre_skip_frames,
-            left_to_skip_frames: pre_skip_frames,
-            buffer: Vec::new(),
-        })
+        let left_to_skip_frames = usize::from(number(skip_a, skip_b));
+        Ok(Self { decoder, num_channels, gain, left_to_skip_frames, buffer: Vec::new() })
     }
 
     pub(crate) fn num_channels(&self) -> usize {
         self.num_channels
-    }
-
-    pub(crate) fn pre_skip_frames(&self) -> usize {
-        self.pre_skip_frames
     }
 
     /// Forgets the past, to go on somewhere behind the start.

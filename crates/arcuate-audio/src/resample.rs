@@ -127,3 +127,79 @@ pub fn resample(samples: &[f32], from_hz: u32, to_hz: u32) -> Result<Vec<f32>> {
     resampler.finish(&mut out);
     Ok(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sine(hz: f64, rate: u32, num_samples: usize) -> Vec<f32> {
+        let step = std::f64::consts::TAU * hz / f64::from(rate);
+        (0..num_samples).map(|i| (step * i as f64).sin() as f32).collect()
+    }
+
+    /// Power of the error in dB below the power of the wanted sine, away from the ends.
+    fn error_db(found: &[f32], wanted: &[f32]) -> f64 {
+        let inside = 2000..found.len() - 2000;
+        let power = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>();
+        let error = power(&mut inside.clone().map(|i| f64::from(found[i] - wanted[i])));
+        10.0 * (error / power(&mut inside.map(|i| f64::from(wanted[i])))).log10()
+    }
+
+    const RATES: &[(u32, u32)] = &[
+        (44_100, 16_000),
+        (48_000, 16_000),
+        (8000, 16_000),
+        (22_050, 16_000),
+        (11_025, 16_000),
+        (16_000, 44_100),
+        (96_000, 8000),
+    ];
+
+    #[test]
+    fn sines_come_out_as_sines_in_time() {
+        for (from, to) in RATES {
+            for share in [0.05, 0.4, 0.9] {
+                let hz = share * 0.5 * f64::from(*from.min(to));
+                let found = resample(&sine(hz, *from, *from as usize), *from, *to).expect("usual rates");
+                let error = error_db(&found, &sine(hz, *to, *to as usize));
+                assert!(error < -80.0, "{from} to {to} Hz, {hz} Hz: {error} dB");
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_lower_rate_cannot_hold_is_gone() {
+        for (from, to) in [(44_100, 16_000), (48_000, 16_000), (96_000, 8000)] {
+            for share in [1.02, 1.5, 1.9] {
+                let hz = share * 0.5 * f64::from(to);
+                let found = resample(&sine(hz, from, from as usize), from, to).expect("usual rates");
+                let inside = &found[2000..found.len() - 2000];
+                let power = inside.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / inside.len() as f64;
+                assert!(10.0 * (power / 0.5).log10() < -80.0, "{from} to {to} Hz, {hz} Hz: {power}");
+            }
+        }
+    }
+
+    #[test]
+    fn length_is_exact_for_any_length_and_any_blocks() {
+        for (from, to) in RATES.iter().copied().chain([(16_000, 16_000), (16_001, 16_000), (7, 16_000)]) {
+            for num_samples in [0, 1, 2, 441, 1023, 20_011] {
+                let samples = sine(100.0, from, num_samples);
+                let whole = resample(&samples, from, to).expect("usual rates");
+                let wanted = (num_samples as f64 * f64::from(to) / f64::from(from)).round() as usize;
+                assert_eq!(whole.len(), wanted, "{num_samples} samples, {from} to {to} Hz");
+                let mut resampler = Resampler::new(from, to).expect("usual rates");
+                let mut blocks = Vec::new();
+                samples.chunks(333).for_each(|block| resampler.push(block, &mut blocks));
+                resampler.finish(&mut blocks);
+                assert_eq!(blocks, whole, "{num_samples} samples, {from} to {to} Hz");
+            }
+        }
+    }
+
+    #[test]
+    fn impossible_rates_are_an_error() {
+        assert!(Resampler::new(0, 16_000).is_err() && Resampler::new(16_000, 0).is_err());
+        assert!(Resampler::new(u32::MAX, 16_000).is_err());
+    }
+}

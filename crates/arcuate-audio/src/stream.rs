@@ -16,13 +16,16 @@ use symphonia::core::codecs::audio::well_known::{
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error as DecoderError;
 use symphonia::core::formats::probe::Hint;
-use symphonia::core::formats::well_known::{FORMAT_ID_MP1, FORMAT_ID_MP2, FORMAT_ID_MP3, FORMAT_ID_OGG};
+use symphonia::core::formats::well_known::{
+    FORMAT_ID_ADTS, FORMAT_ID_ISOMP4, FORMAT_ID_MP1, FORMAT_ID_MP2, FORMAT_ID_MP3, FORMAT_ID_OGG,
+};
 use symphonia::core::formats::{FormatOptions, FormatReader, SeekMode, SeekTo, Track, TrackType};
 use symphonia::core::io::{MediaSource, MediaSourceStream};
 use symphonia::core::meta::MetadataOptions;
 use symphonia::core::packet::Packet;
 use symphonia::core::units::{TimeBase, Timestamp};
 
+use crate::mp4;
 use crate::opus::{self, Opus};
 use crate::resample::Resampler;
 use crate::sniff;
@@ -49,7 +52,9 @@ pub struct Stream {
     track_id: u32,
     codec: Codec,
     end: End,
-    /// The wanted frames, counted at the rate of the file.
+    /// Frames before the sound.
+    priming_frames: u64,
+    /// The wanted frames, counted at the rate of the file, priming included.
     start_frame: u64,
     end_frame: Option<u64>,
     /// Index of the next frame to come; `None` after a jump, until a packet says it.
@@ -85,6 +90,8 @@ struct Source {
     media: Box<dyn MediaSource>,
     head: Vec<u8>,
     tail: SourceTail,
+    /// Frames before the sound, where the container is MP4.
+    priming_frames: u64,
 }
 
 enum SourceTail {
@@ -112,8 +119,10 @@ impl Stream {
             file.seek(SeekFrom::Start(data.len().saturating_sub(TAIL_BYTES as u64))).map_err(io)?;
             file.by_ref().take(TAIL_BYTES as u64).read_to_end(&mut tail).map_err(io)?;
         }
+        let priming_frames = if is_mp4(&head) { mp4::priming_frames(&mut file, data.len()) } else { 0 };
         file.rewind().map_err(io)?;
-        Self::open(Source { media: Box::new(file), head, tail: SourceTail::Bytes(tail) }, name, options)
+        let tail = SourceTail::Bytes(tail);
+        Self::open(Source { media: Box::new(file), head, tail, priming_frames }, name, options)
     }
 
     /// Bytes in memory. The extension stands in messages only: the content decides.
@@ -123,10 +132,7 @@ impl Stream {
         options: &DecodeOptions,
     ) -> Result<Self> {
         let name = extension_hint.map_or("bytes".to_owned(), |hint| format!("bytes.{}", hint.trim_start_matches('.')));
-        let bytes = bytes.into();
-        let head = bytes[..bytes.len().min(sniff::HEAD_BYTES)].to_vec();
-        let tail = bytes[bytes.len().saturating_sub(TAIL_BYTES)..].to_vec();
-        Self::open(Source { media: Box::new(Cursor::new(bytes)), head, tail: SourceTail::Bytes(tail) }, name, options)
+        Self::open_memory(bytes.into(), name, options)
     }
 
     /// What comes through a pipe, such as standard input; `name` stands for it in messages.
@@ -134,21 +140,30 @@ impl Stream {
         let io = |source| Error::Io { name: name.to_owned(), source };
         let mut head = Vec::new();
         reader.by_ref().take(sniff::HEAD_BYTES as u64).read_to_end(&mut head).map_err(io)?;
-        if head.get(4..8) == Some(b"ftyp") {
+        if is_mp4(&head) {
             // The index of MP4 is often at its end.
-            let mut bytes = head;
-            reader.take(MAX_PIPED_CONTAINER_BYTES).read_to_end(&mut bytes).map_err(io)?;
-            let (head, tail) = (bytes[..bytes.len().min(sniff::HEAD_BYTES)].to_vec(), SourceTail::Bytes(Vec::new()));
-            return Self::open(Source { media: Box::new(Cursor::new(bytes)), head, tail }, name.to_owned(), options);
+            reader.take(MAX_PIPED_CONTAINER_BYTES).read_to_end(&mut head).map_err(io)?;
+            return Self::open_memory(head.into(), name.to_owned(), options);
         }
         let tail = Tail::default();
         let pipe = Pipe::new(Cursor::new(head.clone()).chain(reader), tail.clone());
-        Self::open(Source { media: Box::new(pipe), head, tail: SourceTail::Piped(tail) }, name.to_owned(), options)
+        let source = Source { media: Box::new(pipe), head, tail: SourceTail::Piped(tail), priming_frames: 0 };
+        Self::open(source, name.to_owned(), options)
+    }
+
+    fn open_memory(bytes: Arc<[u8]>, name: String, options: &DecodeOptions) -> Result<Self> {
+        let head = bytes[..bytes.len().min(sniff::HEAD_BYTES)].to_vec();
+        let tail = SourceTail::Bytes(bytes[bytes.len().saturating_sub(TAIL_BYTES)..].to_vec());
+        let mut media = Cursor::new(bytes);
+        let num_bytes = media.get_ref().len() as u64;
+        let priming_frames = if is_mp4(&head) { mp4::priming_frames(&mut media, num_bytes) } else { 0 };
+        media.set_position(0);
+        Self::open(Source { media: Box::new(media), head, tail, priming_frames }, name, options)
     }
 
     fn open(source: Source, name: String, options: &DecodeOptions) -> Result<Self> {
         options.check()?;
-        let Source { media, head, tail } = source;
+        let Source { media, head, tail, priming_frames } = source;
         if head.is_empty() {
             return Err(Error::NotAudio { name, found: "an empty file".to_owned(), remedy: "get it again" });
         }
@@ -165,7 +180,7 @@ impl Stream {
         let params = audio_params(track).expect("an audio track was chosen");
         let is_mpeg = [FORMAT_ID_MP1, FORMAT_ID_MP2, FORMAT_ID_MP3].contains(&format.format_info().format);
         // Without the encoder's tag, the length of MPEG audio is a guess that must not cut anything.
-        let is_guess = is_mpeg && track.delay.is_none();
+        let is_guess = is_mpeg && track.delay.is_none() || format.format_info().format == FORMAT_ID_ADTS;
         check_params(params, options, &name)?;
         let codec = make_codec(params, !is_guess, &name)?;
         let (sample_rate_hz, num_channels) = codec.shape(params);
@@ -182,6 +197,9 @@ impl Stream {
             }
             (_, None) => End::Unknown,
         };
+        let is_mp4 = format.format_info().format == FORMAT_ID_ISOMP4;
+        let priming = if is_mp4 && has_frame_times { priming_frames } else { 0 };
+        let num_frames = num_frames.map(|frames| frames.saturating_sub(priming));
         let info = Info { sample_rate_hz, num_channels, num_frames, codec: codec.name().to_owned() };
         let rate = f64::from(sample_rate_hz);
         let start_frame = (options.start_seconds * rate).round() as u64;
@@ -207,8 +225,14 @@ impl Stream {
             track_id,
             codec,
             end,
-            start_frame,
-            end_frame,
+            priming_frames: priming,
+            start_frame: start_frame.saturating_add(priming),
+            // MP4 fills its last packet up.
+            end_frame: [end_frame, num_frames.filter(|_| is_mp4)]
+                .into_iter()
+                .flatten()
+                .map(|frame| frame.saturating_add(priming))
+                .min(),
             position: Some(0),
             num_kept_frames: 0,
             num_decoded_bytes: 0,
@@ -362,7 +386,6 @@ impl Stream {
     /// The end of the packets: is it the end of the audio?
     fn ended(&mut self) -> Result<()> {
         let position = self.position.unwrap_or(0);
-        let rate = f64::from(self.info.sample_rate_hz);
         let is_short = match &self.end {
             End::Frames { wanted, tolerance } => position + tolerance < *wanted,
             End::Page { ends_early } => *ends_early,
@@ -373,7 +396,7 @@ impl Stream {
             return Err(self.truncated());
         }
         if self.num_kept_frames == 0 {
-            let (name, seconds) = (self.name.clone(), position as f64 / rate);
+            let (name, seconds) = (self.name.clone(), self.read_seconds());
             return Err(if position == 0 {
                 Error::Empty { name }
             } else {
@@ -384,7 +407,8 @@ impl Stream {
     }
 
     fn read_seconds(&self) -> f64 {
-        self.position.unwrap_or(0) as f64 / f64::from(self.info.sample_rate_hz)
+        let frames = self.position.unwrap_or(0).saturating_sub(self.priming_frames);
+        frames as f64 / f64::from(self.info.sample_rate_hz)
     }
 
     fn truncated(&self) -> Error {
@@ -474,6 +498,10 @@ fn mix_down(interleaved: &mut Vec<f32>, num_channels: usize) {
         interleaved[frame] = sum * scale;
     }
     interleaved.truncate(num_frames);
+}
+
+fn is_mp4(head: &[u8]) -> bool {
+    head.get(4..8) == Some(b"ftyp")
 }
 
 /// Whether a length stands for "unknown": programs that write to a pipe fill in the largest number.

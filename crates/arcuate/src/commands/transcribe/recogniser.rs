@@ -27,9 +27,6 @@ struct Preprocessor {
     sampling_rate: u32,
     #[serde(default = "default_do_normalize")]
     do_normalize: bool,
-    /// Mel bins where the network reads such.
-    #[serde(default = "default_feature_size")]
-    feature_size: usize,
 }
 
 fn default_sampling_rate() -> u32 {
@@ -38,10 +35,6 @@ fn default_sampling_rate() -> u32 {
 
 fn default_do_normalize() -> bool {
     true
-}
-
-fn default_feature_size() -> usize {
-    1
 }
 
 impl Preprocessor {
@@ -244,8 +237,8 @@ mod tests {
             Preprocessor::read(dir.path()).map_err(|error| error.to_string())
         };
         let published = r#"{"do_normalize": false, "feature_size": 1, "padding_value": 0.0, "sampling_rate": 8000}"#;
-        assert_eq!(read(published), Ok(Preprocessor { sampling_rate: 8000, do_normalize: false, feature_size: 1 }));
-        assert_eq!(read("{}"), Ok(Preprocessor { sampling_rate: 16_000, do_normalize: true, feature_size: 1 }));
+        assert_eq!(read(published), Ok(Preprocessor { sampling_rate: 8000, do_normalize: false }));
+        assert_eq!(read("{}"), Ok(Preprocessor { sampling_rate: 16_000, do_normalize: true }));
         assert!(read("{").expect_err("broken").contains("cannot be used"));
         assert!(read(r#"{"sampling_rate": 0}"#).expect_err("no rate").contains("`sampling_rate` of 0"));
     }

@@ -37,6 +37,14 @@ pub(super) struct Work<'a> {
     pub raw_rate_hz: Option<u32>,
 }
 
+/// How it goes.
+pub(super) enum News {
+    /// So many seconds of the recording at hand were heard.
+    Position(f64),
+    /// A recording has come to its end.
+    Heard(Heard),
+}
+
 /// What became of a recording.
 pub(super) struct Heard {
     pub job: usize,
@@ -96,14 +104,12 @@ impl Event {
 }
 
 impl Work<'_> {
-    /// Hears the wanted recordings in order. `progress` is told how many seconds of the one at hand were heard, `done` what
-    /// became of each; it may break off.
+    /// Hears the wanted recordings in order, and tells how it goes; who is told may break off.
     pub(super) fn run(
         &self,
         jobs: &[Job],
         wanted: &[usize],
-        mut progress: impl FnMut(f64),
-        mut done: impl FnMut(Heard) -> anyhow::Result<ControlFlow<()>>,
+        mut tell: impl FnMut(News) -> anyhow::Result<ControlFlow<()>>,
     ) -> anyhow::Result<()> {
         std::thread::scope(|scope| {
             let (sender, receiver) = sync_channel(WAITING);
@@ -117,20 +123,24 @@ impl Work<'_> {
                 let steps = self.hear(events, &mut current)?;
                 let known: Vec<Known> = steps.into_par_iter().map(|step| self.read(step)).collect();
                 for known in known {
-                    match known {
+                    let news = match known {
                         Known::Words(segments, reading) => {
-                            progress(reading.end_seconds);
+                            let news = News::Position(reading.end_seconds);
                             current.segments.extend(segments);
                             current.readings.extend((self.nbest > 1).then_some(reading));
+                            news
                         }
-                        Known::Problem(error) => current.problem = current.problem.or(Some(error)),
+                        Known::Problem(error) => {
+                            current.problem = current.problem.take().or(Some(error));
+                            continue;
+                        }
                         Known::End(end) => {
                             let job = &jobs[end.job];
-                            let heard = self.heard(end, job, std::mem::take(&mut current));
-                            if done(heard)?.is_break() {
-                                return Ok(());
-                            }
+                            News::Heard(self.heard(end, job, std::mem::take(&mut current)))
                         }
+                    };
+                    if tell(news)?.is_break() {
+                        return Ok(());
                     }
                 }
             }
