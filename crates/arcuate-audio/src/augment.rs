@@ -238,6 +238,6 @@ mod tests {
         assert_eq!(found.len(), samples.len());
         assert!((power(&found) / power(&samples) - 1.0).abs() < 1e-4);
         assert!(reverberate(&samples, &[]).is_err() && reverberate(&samples, &[0.0; 3]).is_err());
-        assert_eq!(reverberate(&[], &room).expect("a room"), []);
+        assert_eq!(reverberate(&[], &room).expect("a room"), Vec::<f32>::new());
     }
 }

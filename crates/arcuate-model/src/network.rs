@@ -224,7 +224,8 @@ impl Architecture {
         }
     }
 
-    fn hidden_size(&self) -> usize {
+    /// Width of the residual stream.
+    pub fn hidden_size(&self) -> usize {
         match self {
             Self::Bert(a) => a.config.hidden_size,
             Self::Gpt2(a) => a.config.hidden_size,

@@ -269,10 +269,6 @@ impl Speech {
         let frames: Vec<usize> = sound.lengths.iter().map(|len| front.num_frames(*len)).collect();
         let is_padded = frames.iter().any(|frames| *frames < t);
         let is_frame: Vec<bool> = frames.iter().flat_map(|frames| (0..t).map(move |at| at < *frames)).collect();
-        let keep = is_padded.then(|| {
-            let keep: Vec<f32> = is_frame.iter().map(|is| f32::from(u8::from(*is))).collect();
-            Tensor::from_data(TensorData::new(keep, [b, t, 1]), &self.device())
-        });
         let positions = match &a.blocks {
             Blocks::Transformer { .. } => Positions::None,
             Blocks::Conformer { positions, .. } => *positions,
@@ -289,8 +285,7 @@ impl Speech {
             rates: a.rates,
             dropout: input.dropout.clone(),
             is_frame: if is_padded { is_frame.into() } else { [].into() },
-            keep,
-            distances: (positions == Positions::Relative).then(|| self.distances(t)),
+            distances: if positions == Positions::Relative { distances(t, a.hidden_size) } else { [].into() },
             rotation: match positions {
                 Positions::Rotary { base } => {
                     let half = a.hidden_size / a.num_heads / 2;
@@ -301,19 +296,6 @@ impl Speech {
                 _ => None,
             },
         }
-    }
-
-    /// Sines and cosines of all distances of `t` frames, from the farthest later one to the farthest earlier one.
-    fn distances(&self, t: usize) -> Tensor<2> {
-        let width = self.architecture.hidden_size;
-        let mut table = Vec::with_capacity((2 * t - 1) * width);
-        for distance in (0..2 * t - 1).map(|i| i as f64 - (t as f64 - 1.0)) {
-            for pair in 0..width / 2 {
-                let angle = distance * 10_000f64.powf(-((2 * pair) as f64) / width as f64);
-                table.extend([angle.sin() as f32, angle.cos() as f32]);
-            }
-        }
-        Tensor::from_data(TensorData::new(table, [2 * t - 1, width]), &self.device())
     }
 
     /// What comes out of so many layers `[B, T, C]`.
@@ -378,10 +360,7 @@ impl Speech {
             let seen: Vec<f32> = sound.is_hidden_channel.iter().map(|is| f32::from(u8::from(!*is))).collect();
             x = x * Tensor::<3>::from_data(TensorData::new(seen, [b, 1, width]), &device);
         }
-        match &pass.keep {
-            Some(keep) => x * keep.clone(),
-            None => x,
-        }
+        pass.without_padding(x)
     }
 
     /// `x` `[B, T, C]` behind what follows the encoder.
@@ -413,6 +392,15 @@ impl Speech {
     }
 }
 
+/// Sines and cosines of all distances of `t` frames, from the farthest later one to the farthest earlier one: `[2T-1, C]`.
+fn distances(t: usize, width: usize) -> Arc<[f32]> {
+    let rates: Vec<f64> = (0..width / 2).map(|pair| 10_000f64.powf(-((2 * pair) as f64) / width as f64)).collect();
+    let all = (0..2 * t - 1).map(|i| i as f64 - (t as f64 - 1.0));
+    all.flat_map(|distance| rates.iter().flat_map(move |rate| [(distance * rate).sin(), (distance * rate).cos()]))
+        .map(|x| x as f32)
+        .collect()
+}
+
 /// Rows of frames as one list: `[B*T, C]`.
 fn flat(x: Tensor<3>) -> Tensor<2> {
     let [b, t, c] = x.dims();
@@ -423,10 +411,7 @@ fn flat(x: Tensor<3>) -> Tensor<2> {
 fn penalty(raw: Tensor<3>, pass: &Pass, frames: &[usize]) -> Tensor<1> {
     let features = raw.dims()[2];
     let count = (frames.iter().sum::<usize>() * features).max(1);
-    let raw = match &pass.keep {
-        Some(keep) => raw * keep.clone(),
-        None => raw,
-    };
+    let raw = pass.without_padding(raw);
     (raw.clone() * raw).sum() / count as f64
 }
 

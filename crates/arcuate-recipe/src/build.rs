@@ -130,7 +130,7 @@ pub fn objective(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Box<dyn Objec
         },
         is_causal: !matches!(recipe.model, ModelConfig::Bert(_)),
         pad: pad_id(tokenizer),
-        num_channels: 0,
+        num_channels: architecture(recipe, size, &[]).map_or(0, |network| network.hidden_size()),
     };
     Ok(recipe.objective.build(&vocabulary)?)
 }

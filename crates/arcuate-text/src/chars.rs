@@ -108,7 +108,7 @@ fn with_characters(normaliser: &Normaliser, letters: impl Iterator<Item = String
     let mut tokens = [PAD, UNK, DELIMITER].map(str::to_owned).to_vec();
     tokens.extend(letters);
     let names = layout::names(&[(SpecialToken::Pad, PAD), (SpecialToken::Unk, UNK)]);
-    let mut file = layout::tokenizer_config(&names, &["input_values", "attention_mask"]);
+    let mut file = layout::tokenizer_config(&names, &["input_ids", "attention_mask"]);
     // The library adds tokens of its own for the begin and the end of a text unless it is told that there are none.
     let own = json!({
         "tokenizer_class": CLASS, DELIMITER_KEY: DELIMITER, "replace_word_delimiter_char": " ", "do_lower_case": false,

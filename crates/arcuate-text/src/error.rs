@@ -88,6 +88,26 @@ pub enum Error {
         /// What is wrong.
         message: String,
     },
+    /// A lexicon is wrong.
+    #[error("`{}`, line {line}: {message}", path.display())]
+    Lexicon {
+        /// The file.
+        path: PathBuf,
+        /// The line, from one.
+        line: u64,
+        /// What is wrong.
+        message: String,
+    },
+    /// A word of a transcript has a letter that the tokens lack.
+    #[error(
+        "the word `{word}` has the letter `{letter}`, which is not among the tokens; clean the transcripts or add it"
+    )]
+    UnknownLetter {
+        /// The word.
+        word: String,
+        /// The letter.
+        letter: char,
+    },
     /// A KenLM binary file is wrong, or of a kind that is not read.
     #[error("`{}` is not a usable KenLM binary file: {message}", path.display())]
     KenlmBinary {

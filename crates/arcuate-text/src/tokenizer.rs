@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{OnceLock, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use tokenizers::Model;
 use tokenizers::utils::SysRegex;
 
@@ -46,7 +46,7 @@ pub struct Tokenizer {
 }
 
 /// How text may be cut before encoding without changing the tokens.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Cut {
     /// Not known: encode in one piece.
     Whole,
@@ -55,7 +55,7 @@ enum Cut {
     /// At a space, which the tokenizer puts back.
     AtSpace,
     /// Into words by a published rule; their tokens are remembered.
-    Words(Box<Words>),
+    Words(Arc<Words>),
 }
 
 /// A published rule and the tokens of words already met.
@@ -462,7 +462,7 @@ impl Cut {
             BPE(_) if normalizer.is_null() => match PreTokenizer::recognise(pre_tokenizer) {
                 Some(rule) => {
                     let regex = SysRegex::new(rule.pattern()).map_err(|error| error.to_string())?;
-                    Self::Words(Box::new(Words { rule, regex, remembered: RwLock::default() }))
+                    Self::Words(Arc::new(Words { rule, regex, remembered: RwLock::default() }))
                 }
                 None => Self::Whole,
             },

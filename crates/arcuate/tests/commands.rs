@@ -339,6 +339,28 @@ fn tokenizers_are_trained_and_inspected() {
 }
 
 #[test]
+fn n_gram_models_are_trained_and_measure_texts() {
+    let dir = folder();
+    fs::write(dir.path().join("text.txt"), "a b\na c\n").expect("written");
+    fs::write(dir.path().join("other.txt"), "a b\nd\n").expect("written");
+    let train = ["lm", "train", "text.txt", "--order", "2", "--output", "lm.arpa.gz"];
+    fails(dir.path(), &train, 4, "`--discount-fallback`");
+    let train = [&train[..], &["--discount-fallback", "--json"]].concat();
+    let said = json(dir.path(), &train);
+    assert_eq!(said["ngrams"], serde_json::json!([6, 5]), "{said}");
+    fails(dir.path(), &train, 2, "is not overwritten");
+    let said = json(dir.path(), &["lm", "score", "lm.arpa.gz", "other.txt", "--json"]);
+    // By hand: .6 .35 .65 for the first line; for the second `<s>` gives .4 of .1 to the unknown, and `</s>` has .3.
+    let wanted = (0.6_f64 * 0.35 * 0.65 * 0.04 * 0.3).log10();
+    assert!((said["log10_prob"].as_f64().expect("a number") - wanted).abs() < 1e-5, "{said}");
+    assert_eq!((&said["units"], &said["unknown"], &said["sentences"]), (&3.into(), &1.into(), &2.into()));
+    assert!((said["perplexity"].as_f64().expect("a number") - 10_f64.powf(-wanted / 5.0)).abs() < 1e-3, "{said}");
+    assert!(succeeds(dir.path(), &["lm", "score", "lm.arpa.gz", "other.txt"]).contains("33.33%"));
+    fails(dir.path(), &["lm", "score", "text.txt", "other.txt"], 4, "neither an ARPA nor a KenLM binary file");
+    fails(dir.path(), &["lm", "train", "text.txt", "--order", "9", "--output", "x.arpa"], 2, "`--order`");
+}
+
+#[test]
 fn tokenizers_are_measured_by_source_and_attribute() {
     let dir = folder();
     succeeds(dir.path(), &train("byte_bpe", "300", "corpus.jsonl", "t"));

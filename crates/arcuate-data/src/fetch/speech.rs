@@ -5,12 +5,13 @@ mod game_archive;
 mod seconds;
 mod stamps;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::convert::{Lines, damaged, read};
+use super::convert::{Lines, damaged, entries, read};
 use crate::{Error, Result};
 
 pub(super) use dialogs::fish_fillets;
@@ -78,6 +79,25 @@ impl<'a> Manifest<'a> {
 
 fn single_blanks(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// All files below a folder that is called `name`, by their path with `/`.
+fn files_below(folder: &Path, name: &str) -> Result<BTreeMap<String, PathBuf>> {
+    let mut found = BTreeMap::new();
+    collect(folder, name, 0, &mut found)?;
+    Ok(found)
+}
+
+fn collect(folder: &Path, name: &str, depth: usize, found: &mut BTreeMap<String, PathBuf>) -> Result<()> {
+    for (entry, path) in entries(folder)? {
+        let name = format!("{name}/{entry}");
+        if path.is_dir() && depth < 16 {
+            collect(&path, &name, depth + 1, found)?;
+        } else if path.is_file() {
+            found.insert(name, path);
+        }
+    }
+    Ok(())
 }
 
 /// Seconds of a sound file of a package.

@@ -80,15 +80,16 @@ impl Reader for Config {
 impl Config {
     fn manifest(&self, builder: &mut Builder<'_>, file: &Listed) -> Result<()> {
         let texts = self.labels.map(|labels| self.texts(&file.path, labels)).transpose()?;
-        let mut root: Option<PathBuf> = None;
+        let mut root: Option<(PathBuf, u64)> = None;
         let mut num_files = 0;
         each_line(builder, &file.path, |builder, line, number| {
-            let Some(root) = &root else {
-                root = Some(file.folder().join(line.trim()));
+            let Some((root, root_line)) = &root else {
+                root = Some((file.folder().join(line.trim()), number));
                 return Ok(());
             };
-            let at = num_files;
-            num_files += 1;
+            // By its line, so that a line that cannot be used does not move the labels of those after it.
+            let at = (number - root_line - 1) as usize;
+            num_files = at + 1;
             let cells = line.split_once('\t').map(|(path, samples)| (path.trim(), samples.trim().parse::<u64>()));
             let Some((path, Ok(num_samples))) = cells.filter(|(path, _)| !path.is_empty()) else {
                 return Err(bad(BadReason::WrongType, &file.path, number, "is not a file and its samples"));
@@ -105,13 +106,14 @@ impl Config {
             };
             builder.add(&file.path, found)
         })?;
-        match (texts, self.labels) {
-            (Some(texts), Some(labels)) if texts.len() != num_files => Err(Error::ListsDiffer {
-                path: file.path.with_extension(labels.ending()),
-                detail: format!("has {} lines where `{}` has {num_files} files", texts.len(), file.path.display()),
-            }),
-            _ => Ok(()),
+        let (Some(texts), Some(labels)) = (texts, self.labels) else { return Ok(()) };
+        let num_texts = texts.iter().rposition(|text| !text.is_empty()).map_or(0, |last| last + 1);
+        if texts.len() < num_files || num_texts > num_files {
+            let manifest = file.path.display();
+            let detail = format!("has {num_texts} texts where `{manifest}` has {num_files} files");
+            return Err(Error::ListsDiffer { path: file.path.with_extension(labels.ending()), detail });
         }
+        Ok(())
     }
 
     /// One text a line: an empty line is an empty text here, since lines belong to files by their number.
@@ -121,7 +123,7 @@ impl Config {
         let text = String::from_utf8(bytes).map_err(|error| {
             let line =
                 error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
-            bad(BadReason::NonUtf8, &path, line as u64 + 1, "is not UTF-8")
+            Error::DamagedFile { path: path.clone(), line: line as u64, detail: "it is not UTF-8".to_owned() }
         })?;
         Ok(text.lines().map(|line| labels.text(line)).collect())
     }

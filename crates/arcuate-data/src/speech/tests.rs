@@ -31,7 +31,7 @@ fn refused(format: SpeechFormat) -> String {
 fn a_format_is_a_table_name() {
     let json = r#"{"speech": {"nemo": {"path": "x.jsonl"}}, "language": "cs"}"#;
     let source: SpeechSourceConfig = serde_json::from_str(json).expect("complete");
-    assert_eq!((source.speech.name(), source.speech.path(), source.weight), ("nemo", "x.jsonl", 1.0));
+    assert_eq!((source.format.name(), source.format.path(), source.weight), ("nemo", "x.jsonl", 1.0));
     assert_eq!(SpeechFormat::NAMES.len(), 7);
     let wrong = serde_json::from_str::<SpeechSourceConfig>(r#"{"speech": {"nemo": {"path": "x", "ofset": 1}}}"#);
     assert!(wrong.expect_err("misspelt").to_string().contains("ofset"));
@@ -43,7 +43,7 @@ fn impossible_values_are_reported_with_their_keys() {
     source.weight = f64::NAN;
     source.max_repeats = Some(0.0);
     let keys: Vec<String> = source.check("b").into_iter().map(|problem| problem.key).collect();
-    assert_eq!(keys, ["data.source.b.weight", "data.source.b.max_repeats", "data.source.b.speech.nemo.path"]);
+    assert_eq!(keys, ["data.speech.source.b.weight", "data.speech.source.b.max_repeats", "data.speech.source.b.format.nemo.path"]);
     let error = Utterances::open("b", &source, 0, &Progress::none()).expect_err("impossible");
     assert!(error.to_string().starts_with("`data.source.b.weight` is NaN"), "{error}");
 }

@@ -16,7 +16,7 @@ use arcuate_ops::linear::{Layout, linear};
 use arcuate_ops::matmul::matmul;
 use arcuate_ops::rope::rope;
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use super::basic::zeros;
 use super::batch_norm::BatchNorm;
@@ -86,7 +86,7 @@ impl SelfAttention {
                 let scores = scores.reshape([b * t, heads, left + right + 1]);
                 attention_relative(query, key, value, scores, *right, &how)
             }
-            _ => match self.relative_parts(pass) {
+            _ => match self.relative_parts(pass, t, &query.device()) {
                 None => attention(query, key, value, &how),
                 Some((u, v, distances)) => {
                     let num = distances.dims()[0];
@@ -102,8 +102,10 @@ impl SelfAttention {
     }
 
     /// Biases of content and position `[N, H]`, and projected distances `[R, C]`.
-    fn relative_parts(&self, pass: &Pass) -> Option<(Tensor<2>, Tensor<2>, Tensor<2>)> {
-        let distances = self.linear_pos.as_ref()?.forward(pass.distances.clone()?);
+    fn relative_parts(&self, pass: &Pass, t: usize, device: &Device) -> Option<(Tensor<2>, Tensor<2>, Tensor<2>)> {
+        let num = 2 * t - 1;
+        let table = TensorData::new(pass.distances.to_vec(), [num, pass.distances.len() / num]);
+        let distances = self.linear_pos.as_ref()?.forward(Tensor::<2>::from_data(table, device));
         Some((self.pos_bias_u.as_ref()?.val(), self.pos_bias_v.as_ref()?.val(), distances))
     }
 }
@@ -125,8 +127,8 @@ impl ConvModule {
         let width = h.dims()[2];
         let is_causal = self.depthwise_layer_norm.is_some();
         // As published: only the causal form keeps padding out of its convolution.
-        if let Some(keep) = pass.keep.as_ref().filter(|_| is_causal) {
-            h = h * keep.clone();
+        if is_causal {
+            h = pass.without_padding(h);
         }
         let weight = self.pointwise_conv1.weight().reshape([2 * width, width]);
         let half = |x: Tensor<3>, first: usize| linear(x, weight.clone().narrow(0, first, width), None, Layout::OutIn);
@@ -212,5 +214,134 @@ impl ConformerLayer {
         let places = [Place::SecondActivation, Place::SecondFeedForward];
         let h = self.ffn2.forward(self.ffn2_layer_norm.forward(x.clone()), None, pass.form, pass, i, places);
         self.final_layer_norm.forward(h * 0.5 + x)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arcuate_ops::activation::Form;
+    use arcuate_ops::attention::Attention;
+    use arcuate_ops::gradcheck::{distance, random, values};
+
+    use super::*;
+    use crate::params::{self, Fill, Values};
+    use crate::speech::Rates;
+
+    const WIDTH: usize = 8;
+    const HEADS: usize = 2;
+    const HEAD: usize = WIDTH / HEADS;
+
+    fn pass(t: usize, positions: Positions) -> Pass {
+        Pass {
+            attention: Attention {
+                num_heads: HEADS,
+                num_kv_heads: HEADS,
+                scale: (HEAD as f32).sqrt().recip(),
+                may_attend: (0..t).map(|_| [0, t as u32]).collect(),
+                dropout: None,
+            },
+            form: Form::Silu,
+            rates: Rates::default(),
+            dropout: None,
+            is_frame: [].into(),
+            distances: match positions {
+                Positions::Relative => values(random([(2 * t - 1) * WIDTH], 77)).into(),
+                _ => [].into(),
+            },
+            rotation: None,
+        }
+    }
+
+    /// Attention with random parameters; those whose names contain one of `zero` are 0.
+    fn attention_with(positions: Positions, zero: &[&str]) -> SelfAttention {
+        let fill = |name: &str, shape: &[usize]| {
+            let len = shape.iter().product::<usize>();
+            let is_zero = zero.iter().any(|part| name.contains(part));
+            let seed = name.bytes().map(u64::from).sum();
+            Some(if is_zero { vec![0.0; len] } else { values(random([len], seed) * 0.7) })
+        };
+        params::replace(SelfAttention::new(WIDTH, HEADS, positions, &Device::flex()), "", &mut Fill(fill))
+    }
+
+    /// The score that query i and key j get for their distance, of one head, by loops over the definition.
+    fn extra(all: &Values, positions: Positions, q: &[f32], distances: &[f32], i: usize, j: usize, t: usize) -> f32 {
+        let (head, q) = (i % HEADS, q);
+        let (i, dot) = (i / HEADS, |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>());
+        match positions {
+            Positions::Key { left, right } => {
+                let distance = (j as i64 - i as i64).clamp(-(left as i64), right as i64) + left as i64;
+                dot(q, &all.0["distance_embedding.weight"].1[distance as usize * HEAD..][..HEAD])
+            }
+            Positions::Relative => {
+                let row = &distances[(i + t - 1 - j) * WIDTH..][..WIDTH];
+                let weight = &all.0["linear_pos.weight"].1;
+                let r: Vec<f32> =
+                    (0..HEAD).map(|h| dot(&weight[(head * HEAD + h) * WIDTH..][..WIDTH], row)).collect();
+                let bias = &all.0["pos_bias_v"].1[head * HEAD..][..HEAD];
+                let shifted: Vec<f32> = q.iter().zip(bias).map(|(q, b)| q + b).collect();
+                dot(&shifted, &r)
+            }
+            _ => 0.0,
+        }
+    }
+
+    #[test]
+    fn scores_of_distances_are_those_of_the_definition() {
+        for positions in [Positions::Relative, Positions::Key { left: 2, right: 1 }, Positions::None] {
+            for t in 1..=5 {
+                let layer = attention_with(positions, &[]);
+                let mut all = Values::default();
+                params::visit(&layer, "", &mut all);
+                let map = |name: &str, x: &[f32]| -> Vec<f32> {
+                    let weight = &all.0[&format!("{name}.weight")].1;
+                    let bias = &all.0[&format!("{name}.bias")].1;
+                    x.chunks(WIDTH)
+                        .flat_map(|x| {
+                            (0..WIDTH).map(move |out| {
+                                let row = &weight[out * WIDTH..][..WIDTH];
+                                row.iter().zip(x).map(|(w, x)| w * x).sum::<f32>() + bias[out]
+                            })
+                        })
+                        .collect()
+                };
+                let x = random([1, t, WIDTH], 5);
+                let pass = pass(t, positions);
+                let found = values(layer.forward(x.clone(), 0, &pass));
+                let x = values(x);
+                let (q, k, v) = (map("linear_q", &x), map("linear_k", &x), map("linear_v", &x));
+                let mut mixed = vec![0.0; t * WIDTH];
+                for i in 0..t {
+                    for head in 0..HEADS {
+                        let q = &q[i * WIDTH + head * HEAD..][..HEAD];
+                        let u = all.0.get("pos_bias_u").map_or(vec![0.0; HEAD], |u| u.1[head * HEAD..][..HEAD].to_vec());
+                        let scores: Vec<f32> = (0..t)
+                            .map(|j| {
+                                let k = &k[j * WIDTH + head * HEAD..][..HEAD];
+                                let content: f32 = (0..HEAD).map(|h| (q[h] + u[h]) * k[h]).sum();
+                                let more = extra(&all, positions, q, &pass.distances, i * HEADS + head, j, t);
+                                ((content + more) / (HEAD as f32).sqrt()).exp()
+                            })
+                            .collect();
+                        let sum: f32 = scores.iter().sum();
+                        for (j, score) in scores.iter().enumerate() {
+                            for h in 0..HEAD {
+                                mixed[i * WIDTH + head * HEAD + h] += score / sum * v[j * WIDTH + head * HEAD + h];
+                            }
+                        }
+                    }
+                }
+                let wanted = map("linear_out", &mixed);
+                assert!(distance(&found, &wanted) < 1e-5, "{positions:?} {t}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_weights_of_positions_it_is_plain_attention() {
+        let x = || random([1, 5, WIDTH], 5);
+        let relative = attention_with(Positions::Relative, &["linear_pos", "pos_bias"]);
+        let plain = attention_with(Positions::None, &[]);
+        let found = values(relative.forward(x(), 0, &pass(5, Positions::Relative)));
+        assert!(distance(&found, &values(plain.forward(x(), 0, &pass(5, Positions::None)))) < 1e-6);
     }
 }

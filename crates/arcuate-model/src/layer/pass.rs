@@ -8,7 +8,7 @@ use arcuate_ops::activation::Form;
 use arcuate_ops::attention::Attention;
 use arcuate_ops::rng::Stream;
 use arcuate_ops::rope::Rotation;
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 
 use super::{Dropout, Seen, attention_dropout, dropout};
 use crate::speech::Rates;
@@ -40,15 +40,25 @@ pub(crate) struct Pass {
     pub(crate) dropout: Option<Dropout>,
     /// True where a frame is no padding `[B*T]`; empty: everywhere.
     pub(crate) is_frame: Arc<[bool]>,
-    /// 1 where a frame is no padding and 0 elsewhere `[B, T, 1]`; none: no padding.
-    pub(crate) keep: Option<Tensor<3>>,
-    /// Sines of relative positions from the farthest later key to the farthest earlier one `[2T-1, C]`.
-    pub(crate) distances: Option<Tensor<2>>,
+    /// Sines of relative positions from the farthest later key to the farthest earlier one `[2T-1, C]`; empty: none.
+    pub(crate) distances: Arc<[f32]>,
     /// Rotary positions.
     pub(crate) rotation: Option<Rotation>,
 }
 
 impl Pass {
+    /// `x` `[B, T, C]` with zeros where padding is.
+    pub(crate) fn without_padding(&self, x: Tensor<3>) -> Tensor<3> {
+        if self.is_frame.is_empty() {
+            return x;
+        }
+        let [b, t, _] = x.dims();
+        let keep: Vec<f32> = self.is_frame.iter().map(|is| f32::from(u8::from(*is))).collect();
+        // Made beside `x`: a layer may be computed off the tape.
+        let keep = Tensor::<3>::from_data(TensorData::new(keep, [b, t, 1]), &x.device());
+        x * keep
+    }
+
     /// Dropout with a rate at a place of a layer.
     pub(crate) fn drop<const D: usize>(&self, x: Tensor<D>, rate: f64, layer: usize, place: Place) -> Tensor<D> {
         dropout(x, rate, SITES * (layer as u64 + 1) + place as u64, self.dropout.as_ref())

@@ -40,11 +40,16 @@ pub(crate) fn read(r: &Reader, kind: Kind) -> Result<Architecture> {
         kernel: r.size_or("num_conv_pos_embeddings", 128)?,
         groups: r.size_or("num_conv_pos_embedding_groups", 16)?,
     };
-    let quantizer = QuantizerConfig {
-        num_codebooks: r.size_or("num_codevector_groups", 2)?,
-        codebook_size: r.size_or("num_codevectors_per_group", 320)?,
-        code_size: r.size_or("codevector_dim", 256)?,
-        projection_size: r.size_or("proj_codevector_dim", 256)?,
+    let head = head(r, kind)?;
+    let quantizer = if kind.has_quantizer() && (head == Head::Codes || r.is_set("num_codevector_groups")) {
+        Some(QuantizerConfig {
+            num_codebooks: r.size_or("num_codevector_groups", 2)?,
+            codebook_size: r.size_or("num_codevectors_per_group", 320)?,
+            code_size: r.size_or("codevector_dim", 256)?,
+            projection_size: r.size_or("proj_codevector_dim", 256)?,
+        })
+    } else {
+        None
     };
     Ok(Architecture {
         kind,
@@ -75,10 +80,10 @@ pub(crate) fn read(r: &Reader, kind: Kind) -> Result<Architecture> {
         hides: r.flag_or("apply_spec_augment", true)?,
         intermediate_ffn: is_bert && r.flag_or("use_intermediate_ffn_before_adapter", false)?,
         adapter,
-        quantizer: kind.has_quantizer().then_some(quantizer),
+        quantizer,
         feature_gradient_scale: r.number_or(GRADIENT_SCALE, 1.0)?,
         vocab_size: r.size_or("vocab_size", 32)?,
-        head: head(r, kind)?,
+        head,
     })
 }
 

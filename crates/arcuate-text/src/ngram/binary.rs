@@ -41,7 +41,7 @@ impl Source<'_> {
     }
 
     pub(super) fn not_spread(&self) -> impl Fn(NotSpread) -> Error {
-        |_| self.error("its keys are not spread as hashes are")
+        move |_| self.error("its keys are not spread as hashes are")
     }
 
     /// Fails unless the file is long enough for the next part of it.

@@ -52,6 +52,22 @@ pub enum Unit {
     Character,
 }
 
+impl Unit {
+    /// The units of a line in their order.
+    pub fn cut(self, line: &str) -> Vec<&str> {
+        let words = line.split([' ', '\t', '\r', '\n', '\0']).filter(|word| !word.is_empty());
+        match self {
+            Self::Word => words.collect(),
+            Self::Character => words
+                .flat_map(|word| {
+                    let ends = word.char_indices().map(|(start, letter)| &word[start..start + letter.len_utf8()]);
+                    ends.chain(std::iter::once(BOUNDARY))
+                })
+                .collect(),
+        }
+    }
+}
+
 impl TrainConfig {
     /// Everything that is wrong with the values, as (key, message).
     pub fn check(&self) -> Vec<(&'static str, String)> {
@@ -98,12 +114,12 @@ pub(super) struct Rows {
 }
 
 impl Trained {
-    /// Trains on lines, each one sentence.
-    pub fn train<T: AsRef<str>>(config: &TrainConfig, lines: impl IntoIterator<Item = T>) -> Result<Self> {
+    /// Trains on texts whose lines are sentences; an empty line is a sentence without words.
+    pub fn train<T: AsRef<str>>(config: &TrainConfig, texts: impl IntoIterator<Item = T>) -> Result<Self> {
         if let Some((key, message)) = config.check().into_iter().next() {
             return Err(Error::NgramConfig { key, message });
         }
-        let (words, counted) = count(config, lines)?;
+        let (words, counted) = count(config, texts)?;
         let is_allowed: Vec<bool> = words
             .iter()
             .zip(0..)
@@ -153,12 +169,12 @@ impl Trained {
     }
 }
 
+fn collided(_: NotSpread) -> Error {
+    Error::NgramConfig { key: "text", message: "its words collide as if made to; it is refused".to_owned() }
+}
+
 /// The words by number, `<unk>`, `<s>` and `</s>` first, and the counts of the highest order.
-fn count<T: AsRef<str>>(config: &TrainConfig, lines: impl IntoIterator<Item = T>) -> Result<(Vec<String>, Counted)> {
-    let collided = |_: NotSpread| Error::NgramConfig {
-        key: "vocabulary",
-        message: "the words collide as if made to; this text is refused".to_owned(),
-    };
+fn count<T: AsRef<str>>(config: &TrainConfig, texts: impl IntoIterator<Item = T>) -> Result<(Vec<String>, Counted)> {
     let mut vocabulary = Vocabulary::with_capacity(0);
     for word in ["<s>", "</s>"] {
         vocabulary.add(word).map_err(collided)?;
@@ -167,11 +183,12 @@ fn count<T: AsRef<str>>(config: &TrainConfig, lines: impl IntoIterator<Item = T>
     let padding = vec![BEGIN; config.order - 1];
     let mut sentence = Vec::new();
     let mut number = 0;
-    for line in lines.into_iter() {
-        for line in line.as_ref().split('\n') {
+    for text in texts {
+        let text = text.as_ref();
+        for line in text.strip_suffix('\n').unwrap_or(text).split('\n') {
             number += 1;
             sentence.clone_from(&padding);
-            let mut add = |word: &str| -> Result<()> {
+            for word in config.unit.cut(line) {
                 let known = match vocabulary.id(word) {
                     Some(id) => Some(id),
                     None => vocabulary.add(word).map_err(collided)?,
@@ -179,19 +196,6 @@ fn count<T: AsRef<str>>(config: &TrainConfig, lines: impl IntoIterator<Item = T>
                 match known {
                     Some(id) if id > END => sentence.push(id),
                     _ => return Err(Error::SpecialWord { line: number, word: word.to_owned() }),
-                }
-                Ok(())
-            };
-            for word in line.split([' ', '\t', '\r', '\0']).filter(|word| !word.is_empty()) {
-                match config.unit {
-                    Unit::Word => add(word)?,
-                    Unit::Character => {
-                        let mut buffer = [0; 4];
-                        for letter in word.chars() {
-                            add(letter.encode_utf8(&mut buffer))?;
-                        }
-                        add(BOUNDARY)?;
-                    }
                 }
             }
             sentence.push(END);
@@ -239,9 +243,9 @@ fn adjust(config: &TrainConfig, counted: Counted, is_allowed: &[bool]) -> Vec<Le
         // What stands before `<s>` is padding.
         let len = ngram.iter().position(|word| *word == BEGIN).map_or(highest, |at| at + 1);
         let num_same = previous.iter().zip(&ngram[..len]).take_while(|(a, b)| a == b).count();
-        for at in num_same..open.len() {
+        for (at, open) in open.iter().enumerate().skip(num_same) {
             let words = &previous[..at + 1];
-            levels[at].push(words, open[at].adjusted, keeps(words, open[at].count));
+            levels[at].push(words, open.adjusted, keeps(words, open.count));
         }
         open.truncate(num_same);
         open.iter_mut().for_each(|open| open.count += count);
@@ -399,3 +403,6 @@ fn find(words: &[WordId], ngram: &[WordId]) -> Option<usize> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests;

@@ -63,7 +63,7 @@ impl Bits<'_> {
     fn get(&self, at: u64, num_bits: u8) -> u64 {
         let byte = (at / 8) as usize;
         let eight = self.bytes.get(byte..byte + 8).map_or(0, |bytes| u64_at(bytes, 0));
-        (eight >> (at % 8)) & ((1 << num_bits) - 1)
+        (eight >> (at % 8)) & ((1_u64 << num_bits) - 1)
     }
 }
 
@@ -138,7 +138,7 @@ fn read_vocabulary(source: &mut Source<'_>, count: u64) -> Result<(Table<WordId>
             ids.insert(hash, at as WordId + 1).map_err(source.not_spread())?;
         }
     }
-    Ok((ids, count as usize))
+    Ok((ids, num_hashes as usize + 1))
 }
 
 fn read_quanta(source: &mut Source<'_>, order: usize) -> Result<Numbers> {
@@ -242,7 +242,7 @@ impl Level {
 
         let mut begins = Vec::new();
         if !matches!(pointers, Pointers::None) {
-            let mut upper = 0;
+            let mut upper = 0_u64;
             for at in 0..=self.count {
                 let lower = bits.get(at * width + u64::from(self.word_bits) + number_bits, pointer_bits);
                 if let Pointers::Compressed { rises, .. } = &pointers {

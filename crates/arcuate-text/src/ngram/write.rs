@@ -28,7 +28,8 @@ impl Trained {
                 writeln!(out)?;
             }
         }
-        writeln!(out, "\n\\end\\")
+        writeln!(out, "\n\\end\\")?;
+        out.flush()
     }
 
     /// Writes the model to a file, compressed if its name ends in `.gz` or `.zst`. An interrupted run leaves no half
@@ -55,6 +56,10 @@ impl Trained {
             out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
             std::fs::rename(aside, path)
         };
-        write().map_err(Error::io("write", path))
+        write().map_err(|error| {
+            // What cannot be removed either is left; the first error says why.
+            let _ = std::fs::remove_file(aside);
+            Error::io("write", path)(error)
+        })
     }
 }

@@ -15,6 +15,7 @@ mod doctor;
 mod eval;
 mod export;
 mod generate;
+mod lm;
 mod recipe;
 mod run;
 mod runs;
@@ -49,6 +50,7 @@ enum Command {
     Eval(eval::Args),
     Export(export::Args),
     Generate(generate::Args),
+    Lm(lm::Args),
     Recipe(recipe::Args),
     Run(run::Args),
     Runs(runs::Args),
@@ -80,6 +82,7 @@ fn start(command: Command) -> anyhow::Result<()> {
         Command::Eval(args) => eval::run(args),
         Command::Export(args) => export::run(args),
         Command::Generate(args) => generate::run(args),
+        Command::Lm(args) => lm::run(args),
         Command::Recipe(args) => recipe::run(args),
         Command::Run(args) => run::run(args),
         Command::Runs(args) => runs::run(args),

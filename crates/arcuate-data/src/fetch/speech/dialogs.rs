@@ -1,9 +1,9 @@
 //! The dialogues of Fish Fillets, a puzzle game whose figures talk to each other.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::{Manifest, Spoken, seconds_of};
+use super::{Manifest, Spoken, files_below, seconds_of};
 use crate::Result;
 use crate::fetch::convert::{entries, read};
 
@@ -32,23 +32,19 @@ pub(in crate::fetch) fn fish_fillets(package: &Path, data: &Path) -> Result<()> 
             }
         }
         let mut manifest = Manifest::create(data, &format!("{language}.jsonl"))?;
-        for (level, path) in entries(&folder.join("sound"))?.into_iter().filter(|(_, path)| path.is_dir()) {
-            let clips: BTreeMap<String, PathBuf> = match path.join(language) {
-                clips if clips.is_dir() => entries(&clips)?,
-                _ => continue,
+        for (file, path) in files_below(&folder.join("sound"), "sound")? {
+            let parts: Vec<&str> = file.split('/').collect();
+            // `sound/LEVEL/LANG/ID.ogg`, with one more folder for what several levels share.
+            let [_, level, .., folder, name] = parts[..] else { continue };
+            let Some(id) = name.strip_suffix(".ogg").filter(|_| folder == language) else { continue };
+            let own = lines.get(&(id.to_owned(), level.to_owned()));
+            let first = || {
+                let from = (id.to_owned(), String::new());
+                lines.range(from..).next().filter(|((found, _), _)| found == id).map(|(_, line)| line)
             };
-            for (name, path) in clips {
-                let Some(id) = name.strip_suffix(".ogg") else { continue };
-                let own = lines.get(&(id.to_owned(), level.clone()));
-                let first = || {
-                    let from = (id.to_owned(), String::new());
-                    lines.range(from..).next().filter(|((found, _), _)| found == id).map(|(_, line)| line)
-                };
-                let Some(line) = own.or_else(first).filter(|line| !line.text.trim().is_empty()) else { continue };
-                let file = format!("sound/{level}/{language}/{name}");
-                let spoken = Spoken { file: &file, text: &line.text, speaker: Some(&line.role), language };
-                manifest.moved(&path, seconds_of(&path)?, &spoken)?;
-            }
+            let Some(line) = own.or_else(first).filter(|line| !line.text.trim().is_empty()) else { continue };
+            let spoken = Spoken { file: &file, text: &line.text, speaker: Some(&line.role), language };
+            manifest.moved(&path, seconds_of(&path)?, &spoken)?;
         }
         manifest.finish()?;
     }

@@ -1,11 +1,10 @@
 //! The stamps of Tux Paint: drawn things whose names people of many languages have read aloud.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::{Manifest, Spoken, seconds_of};
+use super::{Manifest, Spoken, files_below, seconds_of};
 use crate::Result;
-use crate::fetch::convert::{entries, read};
+use crate::fetch::convert::read;
 
 /// Languages with recordings and the same words as text.
 const LANGUAGES: [&str; 13] = ["be", "bg", "ca", "da", "el", "en", "es", "fr", "ml", "nl", "pt_BR", "ro", "ru"];
@@ -15,8 +14,7 @@ const FOLDER: &str = "usr/share/tuxpaint/stamps";
 
 /// `NAME_desc_LANG.ogg` (English: `NAME_desc.ogg`) says what `NAME.txt` writes: its first line is English, then `LANG.utf8=TEXT`.
 pub(in crate::fetch) fn tux_paint(package: &Path, data: &Path) -> Result<()> {
-    let mut sounds = BTreeMap::new();
-    collect(&package.join(FOLDER), "stamps", 0, &mut sounds)?;
+    let sounds = files_below(&package.join(FOLDER), "stamps")?;
     for language in LANGUAGES {
         let mut manifest = Manifest::create(data, &format!("{language}.jsonl"))?;
         for (file, path) in &sounds {
@@ -43,19 +41,6 @@ fn language_of(rest: &str) -> Option<&str> {
         (language, "ogg" | "wav") => language.strip_prefix('_'),
         _ => None,
     }
-}
-
-/// All files below a folder, by their path with `/`.
-fn collect(folder: &Path, name: &str, depth: usize, found: &mut BTreeMap<String, PathBuf>) -> Result<()> {
-    for (entry, path) in entries(folder)? {
-        let name = format!("{name}/{entry}");
-        if path.is_dir() && depth < 16 {
-            collect(&path, &name, depth + 1, found)?;
-        } else if path.is_file() {
-            found.insert(name, path);
-        }
-    }
-    Ok(())
 }
 
 /// The text in one language; none where there is none.

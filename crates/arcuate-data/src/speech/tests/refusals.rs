@@ -119,9 +119,9 @@ fn fairseq_lists_must_have_the_same_length() {
         let labels = Some(fairseq::Labels::Wrd);
         SpeechFormat::Fairseq(fairseq::Config { path: folder.at("t.tsv"), labels, sample_rate_hz: RATE })
     };
-    assert!(refused(format()).contains("t.wrd` has 2 lines where"));
+    assert!(refused(format()).contains("t.wrd` has 2 texts where"));
     folder.write("t.wrd", b"\xff\n");
-    assert!(refused(format()).contains("t.wrd:1` is not UTF-8"));
+    assert!(refused(format()).contains("it is not UTF-8"));
     folder.write("t.tsv", ".\na.wav 8000\n");
     folder.write("t.wrd", "one\n");
     assert!(refused(format()).contains("t.tsv:2` is not a file and its samples"));
