@@ -31,7 +31,8 @@ pub(crate) fn note(line: &str) {
 
 /// A line that the next one replaces, to a terminal on standard error.
 pub(crate) fn draft(line: &str) {
-    let tail: String = line.chars().rev().take(width().saturating_sub(1)).collect::<Vec<_>>().into_iter().rev().collect();
+    let tail: String =
+        line.chars().rev().take(width().saturating_sub(1)).collect::<Vec<_>>().into_iter().rev().collect();
     let mut out = std::io::stderr();
     let _ = write!(out, "\r\x1b[K{tail}").and_then(|()| out.flush());
 }

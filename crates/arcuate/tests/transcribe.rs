@@ -138,7 +138,8 @@ fn one_recording_is_printed_in_any_format() {
     let times = words(&value);
     assert!(times.windows(2).all(|pair| pair[0].2 <= pair[1].1 + 1e-9), "{times:?}");
     assert!(times.iter().all(|(_, start, end)| *start >= 0.0 && start < end && *end <= 3.0), "{times:?}");
-    let begins = [("srt", "1\n00:00:0"), ("vtt", "WEBVTT"), ("TextGrid", "File type = \"ooTextFile\""), ("eaf", "<?xml")];
+    let begins =
+        [("srt", "1\n00:00:0"), ("vtt", "WEBVTT"), ("TextGrid", "File type = \"ooTextFile\""), ("eaf", "<?xml")];
     for (format, begin) in begins {
         let text = says(&dir, &["a.wav", "--format", format]);
         assert!(text.starts_with(begin), "{format}: {text}");
@@ -164,7 +165,10 @@ fn a_folder_becomes_a_folder_and_the_same_command_goes_on() {
     let second = json(&says(&dir, &command));
     assert_eq!((second["done"].as_u64(), second["existing"].as_u64()), (Some(1), Some(2)));
     assert_eq!(second["recordings"][0]["state"], "existing");
-    assert_eq!((read(&dir, "out/a.txt"), read(&dir, "out/x/a.srt")), ("corrected by hand".to_owned(), before[3].clone()));
+    assert_eq!(
+        (read(&dir, "out/a.txt"), read(&dir, "out/x/a.srt")),
+        ("corrected by hand".to_owned(), before[3].clone())
+    );
     let (_, errors) = ends(&dir, &command[..5], &[], 0);
     assert!(errors.contains("3 transcribed before"), "{errors}");
     says(&dir, &[&command[..], &["--overwrite"]].concat());

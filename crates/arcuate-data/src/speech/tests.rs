@@ -43,7 +43,10 @@ fn impossible_values_are_reported_with_their_keys() {
     source.weight = f64::NAN;
     source.max_repeats = Some(0.0);
     let keys: Vec<String> = source.check("b").into_iter().map(|problem| problem.key).collect();
-    assert_eq!(keys, ["data.speech.source.b.weight", "data.speech.source.b.max_repeats", "data.speech.source.b.format.nemo.path"]);
+    assert_eq!(
+        keys,
+        ["data.speech.source.b.weight", "data.speech.source.b.max_repeats", "data.speech.source.b.format.nemo.path"]
+    );
     let error = Utterances::open("b", &source, 0, &Progress::none()).expect_err("impossible");
     assert!(error.to_string().starts_with("`data.source.b.weight` is NaN"), "{error}");
 }

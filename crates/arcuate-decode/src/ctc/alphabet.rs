@@ -128,14 +128,17 @@ impl Alphabet {
             return wrong("has no padding token, which is the blank of CTC".to_owned());
         };
         let is_special = |id: usize| tokenizer.is_special(id as u32);
-        let left_out: Vec<String> = tokens.iter().enumerate().filter(|(id, _)| is_special(*id)).map(|(_, t)| t.clone()).collect();
+        let left_out: Vec<String> =
+            tokens.iter().enumerate().filter(|(id, _)| is_special(*id)).map(|(_, t)| t.clone()).collect();
         let boundary = tokenizer.word_delimiter().and_then(|id| tokenizer.id_to_token(id));
         let begins = |mark: char| tokens.iter().any(|token| token.starts_with(mark));
         let marks = match boundary {
             Some(token) => WordMarks::Boundary(token),
             None if begins(SENTENCE_PIECE) => WordMarks::Begin(SENTENCE_PIECE.to_string()),
             None if begins(BYTE_LEVEL) => {
-                return wrong("cuts texts into bytes, which CTC cannot write; train with `[tokenizer.chars]`".to_owned());
+                return wrong(
+                    "cuts texts into bytes, which CTC cannot write; train with `[tokenizer.chars]`".to_owned(),
+                );
             }
             None if tokens.iter().any(|token| token.starts_with(WORD_PIECE)) => {
                 for (_, token) in tokens.iter_mut().enumerate().filter(|(id, _)| !is_special(*id)) {

@@ -275,8 +275,7 @@ mod tests {
             Positions::Relative => {
                 let row = &distances[(i + t - 1 - j) * WIDTH..][..WIDTH];
                 let weight = &all.0["linear_pos.weight"].1;
-                let r: Vec<f32> =
-                    (0..HEAD).map(|h| dot(&weight[(head * HEAD + h) * WIDTH..][..WIDTH], row)).collect();
+                let r: Vec<f32> = (0..HEAD).map(|h| dot(&weight[(head * HEAD + h) * WIDTH..][..WIDTH], row)).collect();
                 let bias = &all.0["pos_bias_v"].1[head * HEAD..][..HEAD];
                 let shifted: Vec<f32> = q.iter().zip(bias).map(|(q, b)| q + b).collect();
                 dot(&shifted, &r)
@@ -313,7 +312,8 @@ mod tests {
                 for i in 0..t {
                     for head in 0..HEADS {
                         let q = &q[i * WIDTH + head * HEAD..][..HEAD];
-                        let u = all.0.get("pos_bias_u").map_or(vec![0.0; HEAD], |u| u.1[head * HEAD..][..HEAD].to_vec());
+                        let u =
+                            all.0.get("pos_bias_u").map_or(vec![0.0; HEAD], |u| u.1[head * HEAD..][..HEAD].to_vec());
                         let scores: Vec<f32> = (0..t)
                             .map(|j| {
                                 let k = &k[j * WIDTH + head * HEAD..][..HEAD];

@@ -107,7 +107,8 @@ fn report(error: &anyhow::Error) {
     }
     let text = exit::text(error);
     // A comparison that found a difference has said so already.
-    let is_answer = error.is::<exit::Told>() || error.downcast_ref::<exit::Coded>().is_some_and(|coded| coded.code == 1);
+    let is_answer =
+        error.is::<exit::Told>() || error.downcast_ref::<exit::Coded>().is_some_and(|coded| coded.code == 1);
     if wants_json() && !is_answer {
         terminal::result(&json!({"error": text, "exit_code": exit::code(error)}).to_string());
     }

@@ -338,7 +338,11 @@ impl Done<'_> {
         }
         let message = match self.args.strict {
             true => "stopped at a recording that cannot be used".to_owned(),
-            false => format!("{num_failed} of {} {} could not be transcribed", self.ended.len(), recordings(self.ended.len())),
+            false => format!(
+                "{num_failed} of {} {} could not be transcribed",
+                self.ended.len(),
+                recordings(self.ended.len())
+            ),
         };
         Err(exit::Told { code: 4, message }.into())
     }

@@ -272,7 +272,10 @@ mod tests {
         let samples = recording(150, &[10..20]);
         let all = chunks(&samples, cutting(2.0, 0.1), 40);
         let [one] = all.as_slice() else { panic!("{} chunks", all.len()) };
-        assert_eq!((one.samples.as_slice(), one.is_first, one.first_frame, one.end_frame), (&samples[..], true, 0, None));
+        assert_eq!(
+            (one.samples.as_slice(), one.is_first, one.first_frame, one.end_frame),
+            (&samples[..], true, 0, None)
+        );
         assert_eq!(chunks(&[], cutting(2.0, 0.1), 40), []);
     }
 

@@ -69,7 +69,9 @@ impl Flags {
     /// The same for decoding while one listens, which is always a search.
     pub(super) fn live_config(&self) -> anyhow::Result<CtcDecoderConfig> {
         match self.config()? {
-            CtcDecoderConfig::LexiconBeam(_) => Err(exit::usage("`--stream` does not take `--lexicon`; leave one of them out")),
+            CtcDecoderConfig::LexiconBeam(_) => {
+                Err(exit::usage("`--stream` does not take `--lexicon`; leave one of them out"))
+            }
             _ => Ok(CtcDecoderConfig::PrefixBeam(self.prefix_beam())),
         }
     }

@@ -11,8 +11,8 @@ use crate::exit;
 
 /// Endings of the files that folders are searched for; the content decides what a file is.
 const ENDINGS: [&str; 18] = [
-    "aac", "aif", "aiff", "au", "caf", "flac", "m4a", "m4b", "mka", "mkv", "mov", "mp3", "mp4", "oga", "ogg", "opus", "wav",
-    "webm",
+    "aac", "aif", "aiff", "au", "caf", "flac", "m4a", "m4b", "mka", "mkv", "mov", "mp3", "mp4", "oga", "ogg", "opus",
+    "wav", "webm",
 ];
 const MAX_FOLDER_DEPTH: usize = 64;
 
@@ -43,7 +43,8 @@ pub(super) fn collect(arguments: &[PathBuf]) -> anyhow::Result<Vec<Input>> {
             walk(argument, Path::new(""), 0, &mut found)?;
             if found.len() == before {
                 let endings = ENDINGS.map(|ending| format!(".{ending}")).join(" ");
-                let message = format!("`{}` holds no recording; files are taken that end in {endings}", argument.display());
+                let message =
+                    format!("`{}` holds no recording; files are taken that end in {endings}", argument.display());
                 return Err(exit::usage(message));
             }
         } else if argument.exists() {
@@ -53,7 +54,9 @@ pub(super) fn collect(arguments: &[PathBuf]) -> anyhow::Result<Vec<Input>> {
         }
     }
     let mut seen = BTreeSet::new();
-    found.retain(|input| seen.insert(input.path.as_ref().map(|path| fs::canonicalize(path).unwrap_or_else(|_| path.clone()))));
+    found.retain(|input| {
+        seen.insert(input.path.as_ref().map(|path| fs::canonicalize(path).unwrap_or_else(|_| path.clone())))
+    });
     Ok(found)
 }
 
@@ -95,7 +98,9 @@ fn pattern(argument: &Path, found: &mut Vec<Input>) -> anyhow::Result<()> {
     let shown = argument.display();
     let wild = |part: &str| part.contains(['*', '?', '[']);
     let Some(text) = argument.to_str().filter(|text| wild(text)) else {
-        return Err(exit::usage(format!("`{shown}` does not exist; name a file, a folder, a pattern such as `talks/*.mp3`, or `-`")));
+        return Err(exit::usage(format!(
+            "`{shown}` does not exist; name a file, a folder, a pattern such as `talks/*.mp3`, or `-`"
+        )));
     };
     let fixed: PathBuf = argument.components().take_while(|part| !wild(&part.as_os_str().to_string_lossy())).collect();
     let paths = glob::glob(text).map_err(|error| exit::usage(format!("`{shown}` is no pattern: {error}")))?;
@@ -122,11 +127,8 @@ fn pattern(argument: &Path, found: &mut Vec<Input>) -> anyhow::Result<()> {
 /// A recording is named as it lies below what the user named. Of those that would share a name, folders are added to
 /// all, then their own endings: so names depend only on which recordings there are.
 pub(super) fn stems(inputs: &[Input]) -> anyhow::Result<Vec<PathBuf>> {
-    let ways: [fn(&Input) -> PathBuf; 3] = [
-        |input| input.name.with_extension(""),
-        |input| full(input).with_extension(""),
-        |input| full(input),
-    ];
+    let ways: [fn(&Input) -> PathBuf; 3] =
+        [|input| input.name.with_extension(""), |input| full(input).with_extension(""), |input| full(input)];
     let mut stems: Vec<PathBuf> = inputs.iter().map(ways[0]).collect();
     for way in &ways[1..] {
         let shared = shared(&stems);

@@ -143,7 +143,8 @@ impl<'a> Lines<'a> {
 
     /// Ends the line, and begins anew: so memory stays as it is however long one listens.
     fn finish(&mut self) -> anyhow::Result<Vec<Line>> {
-        let next = Self { num_before: self.num_before + self.num_frames, ..Self::new(self.decoder, self.seconds_per_frame)? };
+        let next =
+            Self { num_before: self.num_before + self.num_frames, ..Self::new(self.decoder, self.seconds_per_frame)? };
         let old = std::mem::replace(self, next);
         let (num_before, mut words) = (old.num_before, old.words);
         let best = old.stream.finish().into_iter().next();
@@ -165,7 +166,8 @@ fn line(words: &[Word], num_before: u64, seconds_per_frame: f64, is_final: bool)
     let (first, last) = (words.first()?, words.last()?);
     let start = num_before as f64 * seconds_per_frame;
     let text = words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ");
-    let (start_seconds, end_seconds) = (start + first.seconds(seconds_per_frame).0, start + last.seconds(seconds_per_frame).1);
+    let (start_seconds, end_seconds) =
+        (start + first.seconds(seconds_per_frame).0, start + last.seconds(seconds_per_frame).1);
     Some(Line { text, start_seconds, end_seconds, is_final })
 }
 

@@ -60,7 +60,9 @@ impl Preprocessor {
         };
         let own: Self = serde_json::from_str(&text).map_err(|error| wrong(format!("cannot be used: {error}")))?;
         if !(1000..=192_000).contains(&own.sampling_rate) {
-            return Err(wrong(format!("has a `sampling_rate` of {}, not from 1000 to 192000", own.sampling_rate)).into());
+            return Err(
+                wrong(format!("has a `sampling_rate` of {}, not from 1000 to 192000", own.sampling_rate)).into()
+            );
         }
         Ok(own)
     }
@@ -102,9 +104,8 @@ impl Recogniser {
                 "`{shown}` is a speech model that was not fine-tuned to write text; fine-tune it with `[objective.ctc]` first"
             )));
         }
-        let alphabet = Alphabet::of_tokenizer(&tokenizer, architecture.vocab_size()).map_err(|error| {
-            exit::usage(format!("the tokenizer in `{shown}` does not fit the model: {error}"))
-        })?;
+        let alphabet = Alphabet::of_tokenizer(&tokenizer, architecture.vocab_size())
+            .map_err(|error| exit::usage(format!("the tokenizer in `{shown}` does not fit the model: {error}")))?;
         let preprocessor = Preprocessor::read(dir)?;
         let features = architecture.num_features().unwrap_or(1);
         if features != 1 {
@@ -182,12 +183,14 @@ impl Recogniser {
         let logits: Vec<f32> = output
             .logits()
             .into_data()
-            .to_vec()
+            .try_to_vec()
             .map_err(|error| anyhow::anyhow!("cannot read the logits back: {error:?}"))?;
         let width = self.alphabet.num_tokens();
         let rows = logits.chunks_exact(num_frames * width).zip(&frames);
-        rows.map(|(row, frames)| Ok(Emissions::from_logits(&row[..frames * width], width)?.frames().flatten().copied().collect()))
-            .collect()
+        rows.map(|(row, frames)| {
+            Ok(Emissions::from_logits(&row[..frames * width], width)?.frames().flatten().copied().collect())
+        })
+        .collect()
     }
 }
 

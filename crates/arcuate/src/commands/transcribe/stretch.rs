@@ -66,7 +66,8 @@ impl Stretch {
 
 /// Whether the best token of a frame writes nothing.
 fn is_silent(row: &[f32], alphabet: &Alphabet) -> bool {
-    let best = (0u32..).zip(row).fold((0, f32::NEG_INFINITY), |best, (id, x)| if *x > best.1 { (id, *x) } else { best });
+    let best =
+        (0u32..).zip(row).fold((0, f32::NEG_INFINITY), |best, (id, x)| if *x > best.1 { (id, *x) } else { best });
     alphabet.text(best.0).is_empty()
 }
 
@@ -84,7 +85,11 @@ fn longest(flags: impl Iterator<Item = bool>) -> Range<usize> {
 }
 
 /// The words of a hypothesis as segments: a new one begins after a pause, and where one becomes too long to read.
-pub(super) fn segments(hypothesis: &Hypothesis, start_seconds: f64, seconds_per_frame: f64) -> Vec<transcript::Segment> {
+pub(super) fn segments(
+    hypothesis: &Hypothesis,
+    start_seconds: f64,
+    seconds_per_frame: f64,
+) -> Vec<transcript::Segment> {
     let mut segments: Vec<transcript::Segment> = Vec::new();
     let mut logs: Vec<f64> = Vec::new();
     for word in &hypothesis.words {
@@ -191,10 +196,8 @@ mod tests {
     #[test]
     fn a_pause_ends_a_segment() {
         let found = segments(&hypothesis(&[("a", 0, 10), ("b", 15, 20), ("c", 60, 70)]), 100.0, 0.02);
-        let seen: Vec<(&str, f64, f64, usize)> = found
-            .iter()
-            .map(|s| (s.text.as_str(), s.start_seconds, s.end_seconds, s.words.len()))
-            .collect();
+        let seen: Vec<(&str, f64, f64, usize)> =
+            found.iter().map(|s| (s.text.as_str(), s.start_seconds, s.end_seconds, s.words.len())).collect();
         assert_eq!(seen, [("a b", 100.0, 100.4, 2), ("c", 101.2, 101.4, 1)]);
         assert_eq!(found[0].confidence, Some(0.5));
         assert_eq!(segments(&hypothesis(&[]), 0.0, 0.02), []);

@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use arcuate_audio::vad::{self, SegmentOptions};
 use arcuate_audio::DecodeOptions;
+use arcuate_audio::vad::{self, SegmentOptions};
 use arcuate_decode::ctc::CtcDecoder;
 use arcuate_text::transcript::{Segment, Transcript};
 use rayon::prelude::*;
