@@ -29,11 +29,11 @@ fn refused(format: SpeechFormat) -> String {
 
 #[test]
 fn a_format_is_a_table_name() {
-    let json = r#"{"speech": {"nemo": {"path": "x.jsonl"}}, "language": "cs"}"#;
+    let json = r#"{"format": {"nemo": {"path": "x.jsonl"}}, "language": "cs"}"#;
     let source: SpeechSourceConfig = serde_json::from_str(json).expect("complete");
     assert_eq!((source.format.name(), source.format.path(), source.weight), ("nemo", "x.jsonl", 1.0));
     assert_eq!(SpeechFormat::NAMES.len(), 7);
-    let wrong = serde_json::from_str::<SpeechSourceConfig>(r#"{"speech": {"nemo": {"path": "x", "ofset": 1}}}"#);
+    let wrong = serde_json::from_str::<SpeechSourceConfig>(r#"{"format": {"nemo": {"path": "x", "ofset": 1}}}"#);
     assert!(wrong.expect_err("misspelt").to_string().contains("ofset"));
 }
 
@@ -48,7 +48,7 @@ fn impossible_values_are_reported_with_their_keys() {
         ["data.speech.source.b.weight", "data.speech.source.b.max_repeats", "data.speech.source.b.format.nemo.path"]
     );
     let error = Utterances::open("b", &source, 0, &Progress::none()).expect_err("impossible");
-    assert!(error.to_string().starts_with("`data.source.b.weight` is NaN"), "{error}");
+    assert!(error.to_string().starts_with("`data.speech.source.b.weight` is NaN"), "{error}");
 }
 
 #[test]
