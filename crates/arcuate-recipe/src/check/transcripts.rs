@@ -84,12 +84,12 @@ mod tests {
 
     #[test]
     fn values_and_files_are_found_by_their_place() {
-        let table = "[transcripts.decoder.prefix_beam]\nbeam_width = 0\n[transcripts.language_model]\norder = 9\nweight = 1.0\n\
+        let table = "[transcripts.decoder.prefix_beam]\nbeam_threshold = -1.0\n[transcripts.language_model]\norder = 3\nprune = [1, 0]\nweight = 1.0\n\
                      word_score = 0.0\ntexts = [\"tests/none.txt\"]\n[transcripts.test.\"a b\"]\nweight = 0.0\n\
                      format.nemo.path = \"tests/none.jsonl\"\n";
         let expected = [
             "transcripts.decoder.prefix_beam",
-            "transcripts.language_model.order",
+            "transcripts.language_model.prune",
             "transcripts.test.\"a b\".weight",
             "transcripts.language_model.texts[0]",
             "transcripts.test.\"a b\".format.nemo.path",
