@@ -1,6 +1,7 @@
 //! Batches: rows padded to one length, in the types that go to a device.
 
 use crate::row::{IGNORED_TARGET, Row};
+use crate::sound::Sound;
 
 /// Rows side by side. Arrays of rows times tokens are row-major.
 // B rows, T tokens
@@ -27,6 +28,8 @@ pub struct Batch {
     pub labels: Vec<i32>,
     /// What another model said of each row, a logit for each class, B times C; none unless every row has them.
     pub logits: Option<Vec<f32>>,
+    /// What is heard, where rows are speech; then the tokens of a row are what was said.
+    pub sound: Option<Sound>,
     /// True where padding, B times T.
     pub is_padding: Vec<bool>,
     /// Identity of each row for random streams.
@@ -43,9 +46,17 @@ impl Batch {
         self.targets.iter().filter(|target| **target != IGNORED_TARGET).count()
     }
 
-    /// Number of tokens that are not padding.
+    /// Positions that a network computes and that are not padding: frames of the sound, or tokens.
     pub fn num_tokens(&self) -> usize {
-        self.is_padding.iter().filter(|is_padding| !**is_padding).count()
+        match &self.sound {
+            Some(sound) => sound.frames.iter().sum(),
+            None => self.is_padding.iter().filter(|is_padding| !**is_padding).count(),
+        }
+    }
+
+    /// The same with padding.
+    pub fn num_positions(&self) -> usize {
+        self.sound.as_ref().map_or(self.input_ids.len(), |sound| sound.num_rows() * sound.num_frames)
     }
 }
 
@@ -66,6 +77,7 @@ pub fn collate(rows: &[Row], pad_id: u32, pad_to: Option<usize>) -> Batch {
         token_types: vec![0; size],
         labels: rows.iter().map(|row| row.label.map_or(IGNORED_TARGET, |label| label as i32)).collect(),
         logits: rows.iter().map(|row| row.logits.as_deref()).collect::<Option<Vec<_>>>().map(|all| all.concat()),
+        sound: Sound::of_rows(rows),
         is_padding: vec![true; size],
         row_keys: rows.iter().map(|row| row.key).collect(),
         sources: rows.iter().map(|row| row.source).collect(),

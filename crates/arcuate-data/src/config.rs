@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::pack::PackingConfig;
+use crate::speech::SpeechConfig;
 
 /// The `[data]` table: which texts, how they are split and packed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -17,9 +18,14 @@ pub struct DataConfig {
     /// document stays on its side when others come or go.
     #[schemars(range(min = 0.0, max = 0.9))]
     pub held_out_fraction: f64,
-    /// The sources by name: `[data.source.NAME]`.
+    /// The sources of text by name: `[data.source.NAME]`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub source: BTreeMap<String, SourceConfig>,
-    /// How documents become rows: `[data.packing.best_fit]`, `[data.packing.concatenate]` or `[data.packing.document]`.
+    /// Recordings in place of texts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speech: Option<SpeechConfig>,
+    /// How documents become rows: `[data.packing.best_fit]`, `[data.packing.concatenate]` or `[data.packing.document]`. Of
+    /// speech, an utterance is a row: `[data.packing.document]`.
     pub packing: PackingConfig,
     /// Folder of the token cache; may be deleted at any time and is then built again.
     #[serde(default = "default_cache_dir")]
@@ -126,6 +132,7 @@ impl DataConfig {
         Self {
             held_out_fraction: 0.0,
             source: BTreeMap::from([(name.to_owned(), SourceConfig::new(path))]),
+            speech: None,
             packing,
             cache_dir: default_cache_dir(),
             max_bad_items: 0,
@@ -143,12 +150,22 @@ impl DataConfig {
             let message = format!("is {}, not a share between 0 and 0.9", self.held_out_fraction);
             report("data.held_out_fraction".to_owned(), message, "0.05 holds out one document in twenty");
         }
-        if self.source.is_empty() {
-            report(
+        match &self.speech {
+            None if self.source.is_empty() => report(
                 "data.source".to_owned(),
                 "names no source".to_owned(),
                 "add a `[data.source.NAME]` table with a `path`",
-            );
+            ),
+            Some(_) if !self.source.is_empty() => report(
+                "data.source".to_owned(),
+                "has texts, but `[data.speech]` has recordings".to_owned(),
+                "keep one of them: a run reads texts or hears speech",
+            ),
+            _ => {}
+        }
+        if self.speech.is_some() && !matches!(self.packing, PackingConfig::Document(_)) {
+            let message = format!("is `{}`, but an utterance is a row", self.packing.name());
+            report("data.packing".to_owned(), message, "use `[data.packing.document]`");
         }
         if self.max_document_bytes == 0 {
             report("data.max_document_bytes".to_owned(), "is 0".to_owned(), "leave it out for 64 MiB");
@@ -177,7 +194,15 @@ impl DataConfig {
                 report(key("split_at_bytes"), message, "remove it, or give shorter texts with their tags");
             }
         }
+        found.extend(self.speech.iter().flat_map(SpeechConfig::check));
         found
+    }
+
+    /// Weights of all sources in the mixture, by name.
+    pub fn weights(&self) -> BTreeMap<&str, f64> {
+        let texts = self.source.iter().map(|(name, source)| (name.as_str(), source.weight));
+        let speech = self.speech.iter().flat_map(|speech| &speech.source);
+        texts.chain(speech.map(|(name, source)| (name.as_str(), source.weight))).collect()
     }
 
     /// The first problem as an error, if any.

@@ -32,10 +32,28 @@ pub enum BadReason {
     MissingField,
     /// A text, id or label of another type than expected.
     WrongType,
-    /// A line or value above `data.max_document_bytes`.
+    /// A line or value above `data.max_document_bytes`, or a sound above the limits of decoding.
     TooLong,
     /// A text of which the tokenizer keeps nothing.
     NoTokens,
+    /// A sound file that does not exist.
+    MissingFile,
+    /// A sound that cannot be decoded.
+    BrokenSound,
+    /// A sound without a sample.
+    EmptySound,
+    /// A sound with samples that are no finite numbers.
+    NotFinite,
+    /// A sound that is not as long as its list says.
+    WrongSeconds,
+    /// A sound with fewer frames than its transcript needs, or with none.
+    TooShort,
+    /// A transcript with characters outside of the vocabulary.
+    UnknownCharacters,
+    /// A command in place of a file: lists run nothing.
+    Command,
+    /// A member of an archive whose name leads out of it, or that is a link.
+    UnsafeMember,
 }
 
 impl fmt::Display for BadReason {
@@ -49,6 +67,15 @@ impl fmt::Display for BadReason {
             Self::WrongType => "wrong type",
             Self::TooLong => "too long",
             Self::NoTokens => "no tokens",
+            Self::MissingFile => "missing file",
+            Self::BrokenSound => "broken sound",
+            Self::EmptySound => "empty sound",
+            Self::NotFinite => "samples that are no numbers",
+            Self::WrongSeconds => "wrong seconds",
+            Self::TooShort => "too short",
+            Self::UnknownCharacters => "unknown characters",
+            Self::Command => "command in place of a file",
+            Self::UnsafeMember => "unsafe member of an archive",
         })
     }
 }
@@ -95,12 +122,14 @@ pub enum Error {
         path: String,
     },
     /// A folder or pattern without a single readable file.
-    #[error("`{path}` of `[data.source.{name}]` has no file that ends in {SUPPORTED}; correct `path`")]
+    #[error("`{path}` of `[data.source.{name}]` has no file that ends in {wanted}; correct `path`")]
     NoFiles {
         /// The source's name in the recipe.
         name: String,
         /// The path as written.
         path: String,
+        /// How the files end that were looked for.
+        wanted: &'static str,
     },
     /// A pattern that is not one.
     #[error("`{path}` of `[data.source.{name}]` is not a valid pattern ({detail}); correct `path`")]
@@ -196,6 +225,22 @@ pub enum Error {
         name: String,
         /// The path as written.
         path: String,
+    },
+    /// A speech source without an utterance.
+    #[error("`[data.source.{name}]` (`{path}`) has no utterance; add sound or remove the source")]
+    NoUtterances {
+        /// The source's name in the recipe.
+        name: String,
+        /// The path as written.
+        path: String,
+    },
+    /// Two lists that belong together and do not fit.
+    #[error("`{}` {detail}; write both lists again", path.display())]
+    ListsDiffer {
+        /// The list.
+        path: PathBuf,
+        /// How it differs from the other.
+        detail: String,
     },
     /// A source of which nothing is left for training.
     #[error(
@@ -317,6 +362,9 @@ pub enum Error {
         /// How many documents it has.
         documents: u64,
     },
+    /// Rows that cannot be clustered, or a file that holds no units.
+    #[error("cannot make units: {0}")]
+    Units(String),
     /// The caller asked to stop.
     #[error("preparing the data was interrupted; run the same command again")]
     Interrupted,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::SourceConfig;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SUPPORTED};
 
 const BUFFER_BYTES: usize = 256 << 10;
 const MAX_FOLDER_DEPTH: usize = 64;
@@ -59,38 +59,60 @@ fn classify(path: &Path) -> Option<(Format, Compression)> {
     Some((format, compression))
 }
 
+/// A file below a folder or a pattern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) path: PathBuf,
+    /// Path below the folder, or below the part of the pattern without wildcards, with `/`: the same on every machine.
+    pub(crate) name: String,
+}
+
+/// Whether a file holds JSON lines, by its ending.
+pub(crate) fn is_json_lines(path: &Path) -> bool {
+    matches!(classify(path), Some((Format::JsonLines, _)))
+}
+
 /// The files of a source, sorted by name.
 pub(crate) fn resolve(name: &str, source: &SourceConfig) -> Result<Vec<InputFile>> {
     let path = Path::new(&source.path);
-    let is_pattern = source.path.contains(['*', '?', '[']);
-    let found = match fs::metadata(path) {
+    if path.exists() && !path.is_dir() && classify(path).is_none() {
+        return Err(Error::UnknownFormat { path: path.to_owned() });
+    }
+    let found = list(name, &source.path, SUPPORTED, &|path| classify(path).is_some())?;
+    found.into_iter().filter_map(|file| input_file(file).transpose()).collect()
+}
+
+/// The files that a path names, sorted by name: the file itself, those of a folder (read recursively) or of a pattern that are
+/// wanted. `name` is that of the source, `wanted` says in messages how the files end.
+pub(crate) fn list(
+    name: &str,
+    path: &str,
+    wanted: &'static str,
+    is_wanted: &dyn Fn(&Path) -> bool,
+) -> Result<Vec<Listed>> {
+    let is_pattern = path.contains(['*', '?', '[']);
+    let at = Path::new(path);
+    let mut files = match fs::metadata(at) {
         Ok(metadata) if metadata.is_dir() => {
             let mut found = Vec::new();
-            walk(path, path, &mut BTreeSet::new(), 0, &mut found)?;
+            walk(at, at, &mut BTreeSet::new(), 0, is_wanted, &mut found)?;
             found
         }
-        Ok(_) => {
-            if classify(path).is_none() {
-                return Err(Error::UnknownFormat { path: path.to_owned() });
-            }
-            let parent = path.parent().unwrap_or(Path::new(""));
-            input_file(path.to_owned(), parent)?.into_iter().collect()
-        }
-        Err(_) if is_pattern => expand(name, &source.path)?,
+        Ok(_) => vec![Listed::below(at.to_owned(), at.parent().unwrap_or(Path::new("")))],
+        Err(_) if is_pattern => expand(name, path, is_wanted)?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Error::NotFound { name: name.to_owned(), path: source.path.clone() });
+            return Err(Error::NotFound { name: name.to_owned(), path: path.to_owned() });
         }
-        Err(error) => return Err(Error::read(path, error)),
+        Err(error) => return Err(Error::read(at, error)),
     };
-    let mut files = found;
     files.sort_by(|a, b| a.name.cmp(&b.name));
     if files.is_empty() {
-        return Err(Error::NoFiles { name: name.to_owned(), path: source.path.clone() });
+        return Err(Error::NoFiles { name: name.to_owned(), path: path.to_owned(), wanted });
     }
     Ok(files)
 }
 
-fn expand(name: &str, pattern: &str) -> Result<Vec<InputFile>> {
+fn expand(name: &str, pattern: &str, is_wanted: &dyn Fn(&Path) -> bool) -> Result<Vec<Listed>> {
     let paths = glob::glob(pattern).map_err(|error| Error::BadPattern {
         name: name.to_owned(),
         path: pattern.to_owned(),
@@ -105,8 +127,8 @@ fn expand(name: &str, pattern: &str) -> Result<Vec<InputFile>> {
             let path = error.path().to_owned();
             Error::read(&path, error.into())
         })?;
-        if path.is_file() {
-            files.extend(input_file(path, &root)?);
+        if path.is_file() && is_wanted(&path) {
+            files.push(Listed::below(path, &root));
         }
     }
     Ok(files)
@@ -117,7 +139,8 @@ fn walk(
     root: &Path,
     above: &mut BTreeSet<PathBuf>,
     depth: usize,
-    files: &mut Vec<InputFile>,
+    is_wanted: &dyn Fn(&Path) -> bool,
+    files: &mut Vec<Listed>,
 ) -> Result<()> {
     let real = dir.canonicalize().map_err(|source| Error::read(dir, source))?;
     // A link back to a folder above would never end.
@@ -132,26 +155,56 @@ fn walk(
         let path = entry.path();
         let metadata = fs::metadata(&path).map_err(|source| Error::read(&path, source))?;
         if metadata.is_dir() {
-            walk(&path, root, above, depth + 1, files)?;
-        } else if metadata.is_file() {
-            files.extend(input_file(path, root)?);
+            walk(&path, root, above, depth + 1, is_wanted, files)?;
+        } else if metadata.is_file() && is_wanted(&path) {
+            files.push(Listed::below(path, root));
         }
     }
     above.remove(&real);
     Ok(())
 }
 
+impl Listed {
+    /// The folder of the file.
+    pub(crate) fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+
+    /// The part of the name before that of the file itself, with `/` at its end; empty right below the folder.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.name[..self.name.rfind('/').map_or(0, |at| at + 1)]
+    }
+
+    fn below(path: PathBuf, root: &Path) -> Self {
+        let below = path.strip_prefix(root).unwrap_or(&path);
+        let parts: Vec<String> =
+            below.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
+        let name = parts.join("/");
+        Self { path, name }
+    }
+}
+
 /// `None` for a file with another ending.
-fn input_file(path: PathBuf, root: &Path) -> Result<Option<InputFile>> {
+fn input_file(file: Listed) -> Result<Option<InputFile>> {
+    let Listed { path, name } = file;
     let Some((format, compression)) = classify(&path) else { return Ok(None) };
     let metadata = fs::metadata(&path).map_err(|source| Error::read(&path, source))?;
-    let below = path.strip_prefix(root).unwrap_or(&path);
-    let parts: Vec<String> = below.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
-    let name = parts.join("/");
     Ok(Some(InputFile { path, name, format, compression, num_bytes: metadata.len() }))
 }
 
 impl InputFile {
+    /// A list of any name, compressed if it ends in `.gz` or `.zst`.
+    pub(crate) fn list(path: &Path) -> Result<Self> {
+        let metadata = fs::metadata(path).map_err(|source| Error::read(path, source))?;
+        let compression = match path.extension().and_then(|ending| ending.to_str()) {
+            Some("gz") => Compression::Gzip,
+            Some("zst") => Compression::Zstd,
+            _ => Compression::None,
+        };
+        let name = path.to_string_lossy().into_owned();
+        Ok(Self { path: path.to_owned(), name, format: Format::Text, compression, num_bytes: metadata.len() })
+    }
+
     /// Opens the file and undoes its compression; bytes read from disk are added to `progress`.
     pub(crate) fn open(&self, progress: &Arc<AtomicU64>) -> Result<Box<dyn BufRead + Send>> {
         let file = File::open(&self.path).map_err(|source| Error::read(&self.path, source))?;

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use arcuate_ops::rng::Permutation;
 
-use crate::corpus::Inner;
 use crate::error::Result;
 use crate::pack::{Emit, Geometry, Packer, Piece};
-use crate::plan::Plan;
 use crate::row::Row;
+use crate::rows::{Draw, Rows};
 use crate::split::Split;
 
 /// Windows over each document that begin `stride` positions apart; all but the last `stride` of a window are context.
@@ -38,31 +37,38 @@ impl Packer for Strided {
     }
 }
 
+/// Reads a held-out row, by source and index; none where its item cannot be used.
+type Read = Box<dyn Fn(usize, u64) -> Result<Option<Row>> + Send + Sync>;
+
 /// Rows of the held-out documents of all sources.
 pub struct HeldOut {
-    inner: Arc<Inner>,
-    plans: Vec<Arc<Plan>>,
+    read: Read,
+    counts: Vec<u64>,
     orders: Vec<Permutation>,
     next: Vec<u64>,
-    stride: Option<u32>,
 }
 
 impl HeldOut {
-    pub(crate) fn new(inner: Arc<Inner>, plans: Vec<Arc<Plan>>, stride: Option<u32>) -> Self {
-        let orders = plans
-            .iter()
-            .zip(&inner.sources)
-            .map(|(plan, source)| {
-                // Not the seed of the run: every run is measured on the same rows in the same order.
-                Permutation::new(0, &format!("held-out/{}", source.name), 0, plan.details.num_rows)
-            })
-            .collect();
-        Self { next: vec![0; plans.len()], inner, plans, orders, stride }
+    /// The held-out rows of a corpus, given the name and number of rows of each source.
+    pub(crate) fn of_rows<'a>(rows: Arc<dyn Rows>, sources: impl Iterator<Item = (&'a str, u64)>) -> Self {
+        Self::new(sources, move |source, index| {
+            rows.row(Draw { source, split: Split::HeldOut, index, seed: 0, k: index })
+        })
+    }
+
+    pub(crate) fn new<'a>(
+        sources: impl Iterator<Item = (&'a str, u64)>,
+        read: impl Fn(usize, u64) -> Result<Option<Row>> + Send + Sync + 'static,
+    ) -> Self {
+        // Not the seed of the run: every run is measured on the same rows in the same order.
+        let order = |(name, num)| (num, Permutation::new(0, &format!("held-out/{name}"), 0, num));
+        let (counts, orders): (Vec<u64>, Vec<Permutation>) = sources.map(order).unzip();
+        Self { read: Box::new(read), next: vec![0; counts.len()], counts, orders }
     }
 
     /// Number of rows in all.
     pub fn num_rows(&self) -> u64 {
-        self.plans.iter().map(|plan| plan.details.num_rows).sum()
+        self.counts.iter().sum()
     }
 }
 
@@ -70,20 +76,17 @@ impl Iterator for HeldOut {
     type Item = Result<Row>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        // The source that is least far through its rows; ties go to the first.
-        let least = (0..self.plans.len())
-            .filter(|source| self.next[*source] < self.plans[*source].details.num_rows)
-            .min_by(|a, b| {
-                let passed =
-                    |source: usize| (self.next[source] as f64 + 0.5) / self.plans[source].details.num_rows as f64;
-                passed(*a).total_cmp(&passed(*b))
-            })?;
-        let index = self.orders[least].at(self.next[least]);
-        self.next[least] += 1;
-        let plan = &self.plans[least];
-        Some(match self.stride {
-            None => self.inner.row(least, Split::HeldOut, plan, index),
-            Some(stride) => self.inner.strided_row(least, plan, index, stride),
-        })
+        loop {
+            // The source that is least far through its rows; ties go to the first.
+            let passed = |source: usize| (self.next[source] as f64 + 0.5) / self.counts[source] as f64;
+            let least = (0..self.counts.len())
+                .filter(|source| self.next[*source] < self.counts[*source])
+                .min_by(|a, b| passed(*a).total_cmp(&passed(*b)))?;
+            let index = self.orders[least].at(self.next[least]);
+            self.next[least] += 1;
+            if let Some(row) = (self.read)(least, index).transpose() {
+                return Some(row);
+            }
+        }
     }
 }

@@ -17,6 +17,7 @@ use crate::config::{DataConfig, SourceConfig, default_max_document_bytes};
 use crate::error::{BadItem, BadReason, Error, Result};
 use crate::files::{self, Format, InputFile};
 use crate::split::id_hash;
+pub(crate) use lines::{Line, next_line};
 
 /// Longest stretch of text that is tokenised at once.
 pub(crate) const PART_BYTES: usize = 256 << 10;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::pack::Piece;
+use crate::sound::RowSound;
 
 /// A target that is not predicted.
 pub const IGNORED_TARGET: i32 = -100;
@@ -37,6 +38,8 @@ pub struct Row {
     pub label: Option<u32>,
     /// What another model said of the first document: a logit for each class of the corpus.
     pub logits: Option<Vec<f32>>,
+    /// What is heard; then the tokens are what was said.
+    pub sound: Option<RowSound>,
     /// Bytes of text that the predicted tokens stand for (for bidirectional rows: that all tokens stand for).
     pub num_bytes: u64,
     /// Indices of the documents in their source, one per piece.
@@ -54,9 +57,15 @@ impl Row {
             spans: Vec::new(),
             label: None,
             logits: None,
+            sound: None,
             num_bytes: 0,
             documents: Vec::new(),
         }
+    }
+
+    /// Positions that a network computes: frames of the sound, or tokens.
+    pub fn num_positions(&self) -> usize {
+        self.sound.as_ref().map_or(self.len(), |sound| sound.num_frames)
     }
 
     /// Number of tokens.

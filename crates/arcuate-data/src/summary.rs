@@ -43,6 +43,12 @@ pub struct SourceSummary {
     pub max_repeats: Option<f64>,
     /// Documents without a label, where a label column is named.
     pub unlabelled_documents: u64,
+    /// Seconds of the utterances trained on; 0 for texts.
+    pub train_seconds: f64,
+    /// Seconds of the utterances held out; 0 for texts.
+    pub held_out_seconds: f64,
+    /// Utterances that the recipe leaves out for their length.
+    pub left_out: u64,
     /// Items that were skipped, by reason.
     pub bad_items: BTreeMap<BadReason, u64>,
 }

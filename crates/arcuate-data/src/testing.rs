@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use arcuate_text::SpecialToken;
 
 use crate::config::DataConfig;
-use crate::corpus::{Corpus, CorpusOptions};
+use crate::corpus::Corpus;
 use crate::encoder::Encoder;
 use crate::error::{EncodeError, Result};
 use crate::pack::{self, PackingConfig};
 use crate::progress::Progress;
 use crate::row::Framing;
+use crate::text_corpus::CorpusOptions;
 
 pub(crate) const BOS: u32 = 256;
 pub(crate) const EOS: u32 = 257;

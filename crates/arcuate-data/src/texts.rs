@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex};
 
 use crate::config::DataConfig;
 use crate::error::{BadItems, Error, Result};
+use crate::progress::Progress;
 use crate::reader::Parts;
+use crate::speech::Utterances;
 use crate::split::Split;
 
 /// Where an iterator of plain texts leaves its error.
@@ -26,6 +28,8 @@ impl Failure {
 
 /// Texts of all sources, one after the other; long ones in several pieces. Ends early at an error, which [`Failure`] then holds.
 pub struct Texts {
+    /// What was said in recordings.
+    transcripts: std::vec::IntoIter<String>,
     sources: std::vec::IntoIter<(Parts, u64)>,
     current: Option<(Parts, u64)>,
     split: Split,
@@ -48,6 +52,7 @@ impl Texts {
             })
             .collect::<Result<Vec<_>>>()?;
         Ok(Self {
+            transcripts: transcripts(config, split)?.into_iter(),
             sources: sources.into_iter(),
             current: None,
             split,
@@ -70,11 +75,26 @@ impl Texts {
     }
 }
 
+/// What was said in the recordings of one side of the split; nothing where the sources are texts.
+fn transcripts(config: &DataConfig, split: Split) -> Result<Vec<String>> {
+    let mut transcripts = Vec::new();
+    let Some(speech) = &config.speech else { return Ok(transcripts) };
+    for (name, source) in &speech.source {
+        let list = Utterances::open(name, source, config.max_bad_items, &Progress::none())?;
+        let kept = list.iter().filter(|u| Split::of(&u.group, config.held_out_fraction) == split);
+        transcripts.extend(kept.filter_map(|utterance| utterance.transcript));
+    }
+    Ok(transcripts)
+}
+
 impl Iterator for Texts {
     type Item = String;
 
     fn next(&mut self) -> Option<String> {
         loop {
+            if let Some(transcript) = self.transcripts.next() {
+                return Some(transcript);
+            }
             let Some((parts, left)) = &mut self.current else {
                 self.current = Some(self.sources.next()?);
                 continue;

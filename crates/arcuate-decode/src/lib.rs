@@ -1,6 +1,7 @@
 //! Decoding: from a model's output to text.
 
 pub mod config;
+pub mod ctc;
 mod error;
 mod frame;
 mod generate;

@@ -12,6 +12,9 @@ pub enum Error {
     /// The tokenizer could not encode or decode.
     #[error(transparent)]
     Text(#[from] arcuate_text::Error),
+    /// Emissions could not be decoded.
+    #[error(transparent)]
+    Decode(#[from] arcuate_decode::Error),
     /// The data could not be read.
     #[error(transparent)]
     Data(#[from] arcuate_data::Error),
@@ -40,6 +43,14 @@ pub enum Error {
     /// A file could not be read.
     #[error("cannot read `{}`: {source}", path.display())]
     Io {
+        /// The file.
+        path: PathBuf,
+        /// The reason given by the system.
+        source: std::io::Error,
+    },
+    /// A file could not be written.
+    #[error("cannot write `{}`: {source}", path.display())]
+    Write {
         /// The file.
         path: PathBuf,
         /// The reason given by the system.

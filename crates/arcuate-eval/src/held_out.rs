@@ -2,7 +2,7 @@
 //!
 //! # What it computes
 //! Each row's losses are summed on their own, then rows are added in their order in f64: `loss = sum / tokens` in nats,
-//! `perplexity = exp(loss)`, `bits_per_byte = sum / (ln 2 * bytes)`.
+//! `perplexity = exp(loss)`, `bits_per_byte = sum / (ln 2 * bytes)`, `token_error_rate = errors / labels`.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -21,6 +21,10 @@ pub struct RowResult {
     pub count: u64,
     /// Predictions whose most probable value was right.
     pub correct: u64,
+    /// Insertions, deletions and substitutions, where a sequence of labels is read off.
+    pub num_errors: u64,
+    /// Labels of that sequence.
+    pub num_labels: u64,
 }
 
 /// How rows are gone through.
@@ -47,6 +51,9 @@ pub struct Measured {
     pub bits_per_byte: Option<f64>,
     /// Share of predictions whose most probable value was right.
     pub accuracy: f64,
+    /// Insertions, deletions and substitutions as a share of the labels; none where no sequence of labels is read off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_error_rate: Option<f64>,
     /// Number of predictions.
     pub tokens: u64,
     /// Bytes of text that they stand for.
@@ -81,6 +88,8 @@ struct Sum {
     count: u64,
     correct: u64,
     bytes: u64,
+    errors: u64,
+    labels: u64,
 }
 
 impl Sum {
@@ -89,6 +98,8 @@ impl Sum {
         self.count += row.count;
         self.correct += row.correct;
         self.bytes += bytes;
+        self.errors += row.num_errors;
+        self.labels += row.num_labels;
     }
 
     fn measured(&self, covers_text: bool) -> Measured {
@@ -99,6 +110,7 @@ impl Sum {
             perplexity: (self.loss / count).exp(),
             bits_per_byte: (covers_text && self.bytes > 0).then(|| bits / self.bytes as f64),
             accuracy: self.correct as f64 / count,
+            token_error_rate: (self.labels > 0).then(|| self.errors as f64 / self.labels as f64),
             tokens: self.count,
             bytes: self.bytes,
         }
@@ -194,9 +206,25 @@ mod tests {
                     loss_sum: counted.clone().map(|target| f64::from(*target) / 10.0).sum(),
                     count: counted.count() as u64,
                     correct: 1,
+                    ..RowResult::default()
                 }
             })
             .collect())
+    }
+
+    #[test]
+    fn errors_of_sequences_are_a_share_of_all_labels() {
+        let errors = |batch: &Batch| {
+            let row =
+                |targets: &[i32]| RowResult { num_errors: 1, num_labels: targets.len() as u64, ..RowResult::default() };
+            Ok::<_, Never>(batch.targets.chunks(batch.seq_len).map(row).collect())
+        };
+        let names = ["web".to_owned(), "books".to_owned()];
+        let result = evaluate(rows().into_iter().map(Ok), &names, &options(1), &mut quiet, errors).expect("measured");
+        // Rows of 2, 1 and 4 targets with an error each.
+        close(result.total.token_error_rate.expect("labels"), 3.0 / 7.0);
+        close(result.sources["books"].token_error_rate.expect("labels"), 1.0);
+        assert_eq!(run(&options(2)).expect("measured").total.token_error_rate, None);
     }
 
     fn rows() -> Vec<Row> {

@@ -1,4 +1,5 @@
-//! Evaluation: held-out loss, multiple choice, classification, regression, tagging, comparison with a compressor.
+//! Evaluation: held-out loss, multiple choice, classification, regression, tagging, error rates of transcripts, comparison with a
+//! compressor.
 //!
 //! No result depends on the batch size: each row is summed on its own, then rows are added in their order.
 
@@ -20,6 +21,9 @@ mod rows;
 mod tagging;
 mod task;
 mod text;
+mod transcription;
+mod transcripts;
+mod wer;
 
 #[cfg(test)]
 mod testing;
@@ -44,5 +48,12 @@ pub use rows::windows;
 pub use tagging::{EntityScores, Tagged, TaggingResult, tag, tag_file};
 pub use task::{
     CHOICE_DELIMITER, Task, choice_task, classification_task, held_out_task, regression_task, run_task, tagging_task,
+    transcripts_task,
 };
 pub use text::{evaluate_text, text_rows};
+pub use transcription::{HeardRow, Transcription, frame_logits, hears_padding};
+pub use transcripts::{NgramConfig, TranscriptsConfig, TranscriptsProblem};
+pub use wer::{
+    AlignedWord, ComparedScores, ConfusedWord, Edit, EditCounts, ErrorRate, RateDifference, Transcribed,
+    TranscriptScores, UtteranceScore, align, compare_rates, compare_scores, diff_words,
+};

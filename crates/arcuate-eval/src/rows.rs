@@ -14,6 +14,7 @@ pub(crate) fn document_row(source: u32, key: u64, input_ids: &[u32], targets: &[
         spans: vec![(0, len); input_ids.len()],
         label: None,
         logits: None,
+        sound: None,
         num_bytes,
         documents: vec![key as u32],
     }

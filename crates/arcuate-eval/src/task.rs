@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::multiple_choice::{Answered, answer, read_questions};
 use crate::{
     ClassificationResult, Done, Error, EvalModel, HeldOutResult, Metric, RegressionResult, Result, TaggingResult,
-    TaskResult, classify_file, evaluate_text, predict_numbers_of_file, tag_file,
+    TaskResult, TranscriptScores, classify_file, evaluate_text, predict_numbers_of_file, tag_file,
 };
 
 /// What stands between a context and a choice, as in lm-eval.
@@ -220,6 +220,37 @@ pub fn regression_task(task: &Task, result: &RegressionResult) -> TaskResult {
         num_effective: result.num_documents,
         config: json!({"output_type": "regression", "file": task.file()}),
         details: json!({}),
+    }
+}
+
+/// Scores of transcripts as the result of a task; `config` says how they were made.
+pub fn transcripts_task(name: &str, scores: &TranscriptScores, config: serde_json::Value) -> TaskResult {
+    let n = scores.num_utterances as f64;
+    let share = scores.sentence_error_rate;
+    let metric = |value: f64, stderr: Option<f64>, interval: Interval| {
+        let interval = Some([interval.low, interval.high]);
+        Metric { value, stderr, interval, higher_is_better: false }
+    };
+    let stderr = (n > 1.0).then(|| (share * (1.0 - share) / (n - 1.0)).sqrt());
+    let mut config = config;
+    config["output_type"] = json!("transcription");
+    config["normaliser"] = json!(scores.normaliser);
+    TaskResult {
+        task: name.to_owned(),
+        metrics: BTreeMap::from([
+            ("wer".to_owned(), metric(scores.words.rate, None, scores.words.interval)),
+            ("cer".to_owned(), metric(scores.characters.rate, None, scores.characters.interval)),
+            ("sentence_error_rate".to_owned(), metric(share, stderr, scores.sentence_error_interval)),
+        ]),
+        num_original: scores.num_utterances,
+        num_effective: scores.num_utterances,
+        config,
+        details: json!({
+            "words": scores.words.counts,
+            "characters": scores.characters.counts,
+            "empty_references": scores.num_empty_references,
+            "confusions": scores.confusions,
+        }),
     }
 }
 

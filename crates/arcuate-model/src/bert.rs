@@ -92,7 +92,7 @@ struct Embeddings {
     word_embeddings: Embedding,
     position_embeddings: Embedding,
     token_type_embeddings: Embedding,
-    layer_norm: LayerNorm,
+    layer_norm_: LayerNorm,
 }
 
 #[derive(Module, Debug)]
@@ -106,7 +106,7 @@ struct SelfAttention {
 #[derive(Module, Debug)]
 struct Output {
     dense: Linear,
-    layer_norm: LayerNorm,
+    layer_norm_: LayerNorm,
 }
 
 #[derive(Module, Debug)]
@@ -141,10 +141,10 @@ impl Layer {
         let s = &self.attention.self_;
         let (q, k, v) = (s.query.forward(x.clone()), s.key.forward(x.clone()), s.value.forward(x.clone()));
         let o = &self.attention.output;
-        let x = o.layer_norm.forward_sum(drop(o.dense.forward(attention::attention(q, k, v, how)), 2 * i + 1), x);
+        let x = o.layer_norm_.forward_sum(drop(o.dense.forward(attention::attention(q, k, v, how)), 2 * i + 1), x);
         let (up, o) = (&self.intermediate.dense, &self.output);
         let h = feed_forward(x.clone(), up.parts(), o.dense.parts(), None, form, up.layout());
-        o.layer_norm.forward_sum(drop(h, 2 * i + 2), x)
+        o.layer_norm_.forward_sum(drop(h, 2 * i + 2), x)
     }
 }
 
@@ -178,7 +178,7 @@ struct Crf {
     transitions: Param<Tensor<2>>,
 }
 
-/// The network; its fields spell the public tensor names (`self_` stands for `self`, `layer_norm` for `LayerNorm`).
+/// The network; its fields spell the public tensor names (`self_` stands for `self`, `layer_norm_` for `LayerNorm`).
 #[derive(Module, Debug)]
 pub struct Bert {
     bert: Body,
@@ -214,14 +214,14 @@ impl Bert {
                     key: linear(width, width),
                     value: linear(width, width),
                 },
-                output: Output { dense: linear(width, width), layer_norm: norm() },
+                output: Output { dense: linear(width, width), layer_norm_: norm() },
             },
             intermediate: Dense { dense: linear(width, c.intermediate_size) },
-            output: Output { dense: linear(c.intermediate_size, width), layer_norm: norm() },
+            output: Output { dense: linear(c.intermediate_size, width), layer_norm_: norm() },
         };
         let num_labels = architecture.head.labels().map(<[String]>::len);
         let (has_pooler, has_crf) = match architecture.head {
-            Head::Tokens => (false, false),
+            Head::Tokens | Head::Codes | Head::Hidden => (false, false),
             Head::Classes(_) | Head::ClassesAndTokens(_) => (true, false),
             Head::Tags { crf, .. } => (false, crf),
         };
@@ -231,7 +231,7 @@ impl Bert {
                     word_embeddings: Embedding::new(architecture.vocab_size, width, device),
                     position_embeddings: Embedding::new(c.max_seq_len, width, device),
                     token_type_embeddings: Embedding::new(c.type_vocab_size, width, device),
-                    layer_norm: norm(),
+                    layer_norm_: norm(),
                 },
                 conv_front: c.conv_front.as_ref().map(|front| ConvFront::new(front, device)),
                 encoder: Encoder { layer: (0..c.num_layers).map(layer).collect() },
@@ -239,7 +239,7 @@ impl Bert {
             },
             cls: architecture.head.has_tokens().then(|| Heads {
                 predictions: Predictions {
-                    transform: Output { dense: linear(width, width), layer_norm: norm() },
+                    transform: Output { dense: linear(width, width), layer_norm_: norm() },
                     bias: Param::from_tensor(Tensor::zeros([architecture.vocab_size], device)),
                 },
             }),
@@ -301,7 +301,7 @@ impl Bert {
         let x = e.word_embeddings.forward_padded(&input.ids, self.architecture.filler)
             + e.position_embeddings.forward(&input.positions)
             + e.token_type_embeddings.forward(&input.token_types);
-        let x = e.layer_norm.forward(x).reshape([input.num_rows, input.seq_len, c.hidden_size]);
+        let x = e.layer_norm_.forward(x).reshape([input.num_rows, input.seq_len, c.hidden_size]);
         dropout(x, c.dropout, 0, input.dropout.as_ref())
     }
 
@@ -325,7 +325,7 @@ impl Bert {
         }
         let p = &self.cls.as_ref()?.predictions;
         let h = gelu(p.transform.dense.forward(hidden), self.architecture.gelu.op());
-        let h = p.transform.layer_norm.forward(h);
+        let h = p.transform.layer_norm_.forward(h);
         Some(self.bert.embeddings.word_embeddings.output(h, Some(p.bias.val())))
     }
 

@@ -1,6 +1,6 @@
 //! Reading and writing a network in the public layout: `config.json`, `model.safetensors`, `generation_config.json`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use burn::tensor::Device;
@@ -16,7 +16,9 @@ const TOKEN_TABLES: [&str; 5] = ["embed_tokens", "word_embeddings", "wte", "lm_h
 
 /// The name of a tensor of a file in our spelling; `None` for what carries no weights of its own.
 fn our_name(architecture: &Architecture, name: &str) -> Option<String> {
-    let is_buffer = ["rotary_emb.inv_freq", "position_ids", "attn.masked_bias"].iter().any(|end| name.ends_with(end));
+    let ends =
+        ["rotary_emb.inv_freq", "embed_positions.inv_freq", "position_ids", "attn.masked_bias", "num_batches_tracked"];
+    let is_buffer = ends.iter().any(|end| name.ends_with(end));
     if is_buffer {
         return None;
     }
@@ -39,6 +41,18 @@ fn our_name(architecture: &Architecture, name: &str) -> Option<String> {
         Architecture::Llama(a) | Architecture::Qwen2(a) => {
             (!(a.config.tie_word_embeddings && name == "lm_head.weight")).then(|| name.to_string())
         }
+        Architecture::Speech(a) => {
+            let body = a.kind.name();
+            let heads = [body, "lm_head", "quantizer", "project_q", "project_hid"];
+            let is_whole = heads.iter().any(|head| name.split('.').next() == Some(head));
+            let name = if is_whole { name.to_string() } else { format!("{body}.{name}") };
+            // Older files spell lengths and directions of a normalised weight in another way.
+            let parts = [("weight_g", "original0"), ("weight_v", "original1")];
+            let renamed = parts.iter().find_map(|(older, newer)| {
+                Some(format!("{}.parametrizations.weight.{newer}", name.strip_suffix(older)?.strip_suffix('.')?))
+            });
+            Some(renamed.unwrap_or(name))
+        }
     }
 }
 
@@ -49,8 +63,12 @@ fn names_in(file: &TensorFile, architecture: &Architecture) -> BTreeMap<String, 
 
 /// Reads a network from a checkpoint folder; every missing, unexpected or misshapen tensor is an error.
 pub fn load(dir: &Path, device: &Device) -> Result<Network> {
-    let architecture = public_config::read(dir)?;
+    let mut architecture = public_config::read(dir)?;
     let file = TensorFile::open_folder(dir)?;
+    if let Architecture::Speech(a) = &mut architecture {
+        // Published files leave the vector of hidden frames out where it was never trained, whatever the configuration says.
+        a.mask_vector = file.names().iter().any(|name| name.ends_with("masked_spec_embed"));
+    }
     // A configuration from a stranger may ask for more memory than there is.
     let (described, held) = (architecture.estimate(), file.num_elements());
     if described > held * 1.5 + 1e6 {
@@ -118,13 +136,29 @@ pub struct Adoption {
     pub unused: Vec<String>,
 }
 
+/// Which tokens the rows of tables over the vocabulary stand for, here and in a checkpoint.
+#[derive(Debug, Clone, Copy)]
+pub enum Vocabulary<'a> {
+    /// The same tokens, or more of them: rows keep their numbers. Then the first token of each pair becomes what the second
+    /// one is.
+    Same(&'a [(u32, u32)]),
+    /// Other tokens: the first of each pair has the number here of what the second one is there; all else is fresh.
+    Other(&'a [(u32, u32)]),
+}
+
+/// The tokens that two vocabularies share: number among the new ones, number among the old ones.
+pub fn common_tokens<T: AsRef<str>, U: AsRef<str>>(new: &[T], old: &[U]) -> Vec<(u32, u32)> {
+    let places: HashMap<&str, u32> = old.iter().map(AsRef::as_ref).zip(0..).collect();
+    new.iter().zip(0..).filter_map(|(token, i)| Some((i, *places.get(token.as_ref())?))).collect()
+}
+
 /// Replaces the weights of a fresh network by those of a checkpoint folder where names fit.
 ///
-/// Tables that differ in their number of rows only (a vocabulary that grew) keep the rows that both have. Then, in tables over the
-/// vocabulary, the first token of each pair in `copies` becomes what the second one is.
+/// Tables over the vocabulary follow `vocabulary`; those of positions that differ in their number of rows keep the rows that
+/// both have. A network for pretraining gives its encoder to one with a map over a vocabulary and the other way round.
 ///
 /// Another architecture, or tensors of another shape, are errors.
-pub fn start_from(network: Network, dir: &Path, copies: &[(u32, u32)]) -> Result<(Network, Adoption)> {
+pub fn start_from(network: Network, dir: &Path, vocabulary: Vocabulary) -> Result<(Network, Adoption)> {
     let (there, here) = (public_config::read(dir)?.name(), network.architecture().name());
     if there != here {
         return Err(Error::Config {
@@ -151,9 +185,17 @@ pub fn start_from(network: Network, dir: &Path, copies: &[(u32, u32)]) -> Result
                 return None;
             }
         };
+        let is_of_tokens = TOKEN_TABLES.iter().any(|part| name.contains(part));
+        if let Vocabulary::Other(pairs) = vocabulary
+            && is_of_tokens
+            && shape[1..] == values.shape[1..]
+        {
+            adoption.resized.push((name.to_string(), values.shape[0], shape[0]));
+            return Some(moved(fresh[name].1.clone(), &values.data, shape[0], pairs));
+        }
         let copied = |mut data: Vec<f32>| {
-            let is_of_tokens = TOKEN_TABLES.iter().any(|part| name.contains(part));
             let width = data.len() / shape[0].max(1);
+            let Vocabulary::Same(copies) = vocabulary else { return data };
             for (to, from) in copies.iter().filter(|_| is_of_tokens) {
                 let (to, from) = (*to as usize * width, *from as usize * width);
                 data.copy_within(from..from + width, to);
@@ -187,6 +229,18 @@ pub fn start_from(network: Network, dir: &Path, copies: &[(u32, u32)]) -> Result
     }
     adoption.unused = names.into_iter().filter(|(ours, _)| !fresh.contains_key(ours)).map(|(_, name)| name).collect();
     problem.map_or(Ok((network, adoption)), Err)
+}
+
+/// A table of `rows` rows in which the first row of each pair is the second one of `from`; pairs outside of either are left out.
+fn moved(mut table: Vec<f32>, from: &[f32], rows: usize, pairs: &[(u32, u32)]) -> Vec<f32> {
+    let width = table.len() / rows.max(1);
+    for (to, source) in pairs {
+        let (to, source) = (*to as usize * width, *source as usize * width);
+        if let (Some(to), Some(source)) = (table.get_mut(to..to + width), from.get(source..source + width)) {
+            to.copy_from_slice(source);
+        }
+    }
+    table
 }
 
 #[cfg(test)]
@@ -275,9 +329,10 @@ mod tests {
                 Architecture::Bert(a) => a.vocab_size = 13,
                 Architecture::Gpt2(a) => a.vocab_size = 13,
                 Architecture::Llama(a) | Architecture::Qwen2(a) => a.vocab_size = 13,
+                Architecture::Speech(a) => a.vocab_size = 13,
             }
             let fresh = Network::init(architecture, 2, &Device::flex());
-            let (grown, _) = start_from(fresh, dir.path(), &[(11, 4), (12, 7)]).expect("sound");
+            let (grown, _) = start_from(fresh, dir.path(), Vocabulary::Same(&[(11, 4), (12, 7)])).expect("sound");
             let input = Input::from_rows(1, 3, vec![4, 7, 1], &[]).expect("no mask");
             let logits =
                 |network: &Network, input: &Input| values(network.forward(input, &Wanted::All).expect("fits").logits());
@@ -367,7 +422,8 @@ mod tests {
     fn starting_from_a_smaller_vocabulary_keeps_the_common_rows() {
         let small = network(&llama(true), 9, Head::Tokens);
         let dir = saved(&small);
-        let (big, adoption) = start_from(network(&llama(true), 12, Head::Tokens), dir.path(), &[]).expect("sound");
+        let (big, adoption) =
+            start_from(network(&llama(true), 12, Head::Tokens), dir.path(), Vocabulary::Same(&[])).expect("sound");
         assert_eq!(adoption.resized, [("model.embed_tokens.weight".to_string(), 9, 12)]);
         assert!(adoption.new.is_empty() && adoption.unused.is_empty());
         let name = "model.embed_tokens.weight";
@@ -379,7 +435,7 @@ mod tests {
     fn a_classifier_starts_from_a_masked_language_model() {
         let networks = all();
         let dir = saved(&networks[4]);
-        let (_, adoption) = start_from(networks[5].clone(), dir.path(), &[]).expect("sound");
+        let (_, adoption) = start_from(networks[5].clone(), dir.path(), Vocabulary::Same(&[])).expect("sound");
         assert!(adoption.new.iter().all(|n| n.contains("pooler") || n.contains("classifier")), "{adoption:?}");
         assert_eq!(adoption.new.len(), 4);
         assert!(adoption.unused.iter().all(|n| n.starts_with("cls.")));
@@ -409,7 +465,8 @@ mod tests {
             Architecture::Bert(a) => a.config,
             other => panic!("{other:?}"),
         });
-        let (_, adoption) = start_from(network(&config, 11, more), saved(&networks[10]).path(), &[]).expect("sound");
+        let (_, adoption) =
+            start_from(network(&config, 11, more), saved(&networks[10]).path(), Vocabulary::Same(&[])).expect("sound");
         assert_eq!(adoption.new, ["classifier.weight", "classifier.bias", "crf.transitions"]);
     }
 

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{bert, gpt2, llama, qwen2};
+use crate::{bert, gpt2, hubert, llama, qwen2, wav2vec2, wav2vec2_bert, wav2vec2_conformer};
 
 macro_rules! models {
     ($($variant:ident => $module:ident),* $(,)?) => {
@@ -29,4 +29,23 @@ macro_rules! models {
     };
 }
 
-models! { Bert => bert, Gpt2 => gpt2, Llama => llama, Qwen2 => qwen2 }
+models! {
+    Bert => bert,
+    Gpt2 => gpt2,
+    Hubert => hubert,
+    Llama => llama,
+    Qwen2 => qwen2,
+    Wav2vec2 => wav2vec2,
+    Wav2vec2Bert => wav2vec2_bert,
+    Wav2vec2Conformer => wav2vec2_conformer,
+}
+
+impl ModelConfig {
+    /// Whether the network hears sound instead of reading text.
+    pub fn is_speech(&self) -> bool {
+        match self {
+            Self::Bert(_) | Self::Gpt2(_) | Self::Llama(_) | Self::Qwen2(_) => false,
+            Self::Hubert(_) | Self::Wav2vec2(_) | Self::Wav2vec2Bert(_) | Self::Wav2vec2Conformer(_) => true,
+        }
+    }
+}

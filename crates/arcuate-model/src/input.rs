@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arcuate_data::Batch;
+use arcuate_data::{Batch, Sound};
 
 use crate::layer::{Dropout, Seen};
 
@@ -25,6 +25,10 @@ pub struct Input {
     pub may_attend: Arc<[[u32; 2]]>,
     /// Segment of each token (BERT) `[B*T]`.
     pub token_types: Arc<[i32]>,
+    /// What a speech network hears; it reads no tokens.
+    pub sound: Option<Arc<Sound>>,
+    /// Identity of each row for the noise of a quantizer `[B]`.
+    pub row_keys: Arc<[u64]>,
     /// Where dropout masks come from; none in evaluation.
     pub dropout: Option<Dropout>,
     /// Keep only the input of each layer for the backward pass and compute the rest again (activation checkpointing).
@@ -43,6 +47,8 @@ impl Input {
             positions: batch.positions.as_slice().into(),
             may_attend: batch.may_attend.as_slice().into(),
             token_types: batch.token_types.as_slice().into(),
+            sound: batch.sound.clone().map(Arc::new),
+            row_keys: batch.row_keys.as_slice().into(),
             dropout: None,
             recompute: false,
             seen: None,
@@ -70,6 +76,8 @@ impl Input {
             token_types: vec![0; ids.len()].into(),
             may_attend: may_attend.into(),
             ids: ids.into(),
+            sound: None,
+            row_keys: [].into(),
             dropout: None,
             recompute: false,
             seen: None,
@@ -99,6 +107,8 @@ impl Input {
             positions: positions.into(),
             may_attend: may_attend.into(),
             token_types: vec![0; len].into(),
+            sound: None,
+            row_keys: [].into(),
             dropout: None,
             recompute: false,
             seen: None,
@@ -134,6 +144,8 @@ impl Input {
             positions: take(&self.positions),
             may_attend: kept().map(|i| self.may_attend[i].map(|at| before[i - i % t + at as usize])).collect(),
             token_types: take(&self.token_types),
+            sound: self.sound.clone(),
+            row_keys: self.row_keys.clone(),
             dropout: self.dropout.clone(),
             recompute: self.recompute,
             seen: self.seen.clone(),
@@ -184,6 +196,8 @@ impl Input {
                 )
                 .collect(),
             token_types: pick(&self.token_types, &|_| 0),
+            sound: self.sound.clone(),
+            row_keys: self.row_keys.clone(),
             dropout: self.dropout.clone(),
             recompute: self.recompute,
             seen: self.seen.clone(),
@@ -215,6 +229,8 @@ pub enum Wanted {
     Rows,
     /// Every row over the classes, and beside it these tokens over the vocabulary.
     RowsAndTokens(Arc<[i32]>),
+    /// What the quantizer makes of these frames of the flattened batch, and the queries for it: `[N, D]`.
+    Codes(Arc<[i32]>),
 }
 
 #[cfg(test)]

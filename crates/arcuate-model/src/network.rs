@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arcuate_data::Downsampling;
 use arcuate_ops::embedding::embedding;
 use arcuate_ops::is_trained_by_kernels;
 use arcuate_ops::pool;
@@ -18,17 +19,22 @@ use crate::llama::{self, Llama};
 use crate::output::Output;
 
 use crate::params::{self, Fill, Infos, ParameterInfo, Replace, Values, Visit};
-use crate::{Error, ModelConfig, Result, TokenIds};
+use crate::speech::{self, Speech};
+use crate::{Error, ModelConfig, Result, TokenIds, hubert, wav2vec2, wav2vec2_bert, wav2vec2_conformer};
 
 /// Which head stands on the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Head {
-    /// Logits over the vocabulary.
+    /// Logits over the vocabulary; for every frame of a speech network.
     Tokens,
     /// Logits over these classes, one row of them for a whole text (BERT only).
     Classes(Vec<String>),
     /// Both (BERT only).
     ClassesAndTokens(Vec<String>),
+    /// What a quantizer makes of frames, and queries for it (wav2vec 2.0 only).
+    Codes,
+    /// Nothing: hidden states alone (speech networks only).
+    Hidden,
     /// Logits over these tags for every token, with or without transitions between them (BERT only).
     Tags {
         /// The names.
@@ -42,7 +48,7 @@ impl Head {
     /// Names of classes or tags.
     pub fn labels(&self) -> Option<&[String]> {
         match self {
-            Self::Tokens => None,
+            Self::Tokens | Self::Codes | Self::Hidden => None,
             Self::Classes(names) | Self::ClassesAndTokens(names) | Self::Tags { names, .. } => Some(names),
         }
     }
@@ -64,14 +70,20 @@ pub enum Architecture {
     Llama(llama::Architecture),
     /// Qwen2: the Llama network
     Qwen2(llama::Architecture),
+    /// wav2vec 2.0 and its relatives
+    Speech(speech::Architecture),
 }
 
 impl Architecture {
     /// From the keys of a recipe and what follows from tokenizer and data.
     pub fn new(config: &ModelConfig, vocab_size: usize, head: Head) -> Result<Self> {
-        if head != Head::Tokens && !matches!(config, ModelConfig::Bert(_)) {
-            let name = config.name();
+        let name = config.name();
+        let is_speech = config.is_speech();
+        if head.labels().is_some() && !matches!(config, ModelConfig::Bert(_)) {
             return Err(Error::Unsupported(format!("`{name}` has no classifier; use `[model.bert]`")));
+        }
+        if matches!(head, Head::Codes | Head::Hidden) && !is_speech {
+            return Err(Error::Unsupported(format!("`{name}` hears no sound; use `[model.wav2vec2]`")));
         }
         let architecture = match config.clone() {
             ModelConfig::Bert(config) => {
@@ -83,6 +95,12 @@ impl Architecture {
                 Self::Llama(llama::Architecture { config, vocab_size, qkv_bias: bias, output_bias: bias, filler: None })
             }
             ModelConfig::Qwen2(config) => Self::Qwen2(config.architecture(vocab_size)),
+            ModelConfig::Hubert(config) => Self::Speech(hubert::architecture(&config, vocab_size, head)),
+            ModelConfig::Wav2vec2(config) => Self::Speech(wav2vec2::architecture(&config, vocab_size, head)),
+            ModelConfig::Wav2vec2Bert(config) => Self::Speech(wav2vec2_bert::architecture(&config, vocab_size, head)),
+            ModelConfig::Wav2vec2Conformer(config) => {
+                Self::Speech(wav2vec2_conformer::architecture(&config, vocab_size, head))
+            }
         };
         match architecture.problem() {
             Some(problem) => Err(Error::Unsupported(problem)),
@@ -95,6 +113,7 @@ impl Architecture {
             Self::Bert(a) => a.problem(),
             Self::Gpt2(a) => a.problem(),
             Self::Llama(a) | Self::Qwen2(a) => a.problem(),
+            Self::Speech(a) => a.problem(),
         }
     }
 
@@ -105,7 +124,7 @@ impl Architecture {
         let filler = ids.pad.filter(|pad| ![ids.bos, ids.eos].contains(&Some(*pad)));
         match &mut self {
             Self::Bert(a) => a.filler = filler,
-            Self::Gpt2(_) => {}
+            Self::Gpt2(_) | Self::Speech(_) => {}
             Self::Llama(a) | Self::Qwen2(a) => a.filler = filler,
         }
         self
@@ -121,43 +140,63 @@ impl Architecture {
         }
     }
 
-    /// The published name of the architecture: `model_type` in `config.json`.
+    /// The name of the architecture: that of its table in a recipe.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Bert(_) => "bert",
             Self::Gpt2(_) => "gpt2",
             Self::Llama(_) => "llama",
             Self::Qwen2(_) => "qwen2",
+            Self::Speech(a) => a.kind.name(),
         }
     }
 
-    /// Rows of the embedding table.
+    /// Rows of the table of tokens, or of the last map of a speech network.
     pub fn vocab_size(&self) -> usize {
         match self {
             Self::Bert(a) => a.vocab_size,
             Self::Gpt2(a) => a.vocab_size,
             Self::Llama(a) | Self::Qwen2(a) => a.vocab_size,
+            Self::Speech(a) => a.vocab_size,
         }
     }
 
-    /// Longest sequence in tokens.
+    /// Longest sequence in tokens or frames; nothing but memory limits a speech network.
     pub fn max_seq_len(&self) -> usize {
         match self {
             Self::Bert(a) => a.config.max_seq_len,
             Self::Gpt2(a) => a.config.max_seq_len,
             Self::Llama(a) | Self::Qwen2(a) => a.config.max_seq_len,
+            Self::Speech(_) => usize::MAX,
+        }
+    }
+
+    /// How a speech network makes frames of steps of sound; none for a text network.
+    pub fn downsampling(&self) -> Option<Downsampling> {
+        match self {
+            Self::Speech(a) => Some(a.downsampling()),
+            _ => None,
+        }
+    }
+
+    /// Numbers of a step of the sound that it hears: 1 for samples; none for a text network.
+    pub fn num_features(&self) -> Option<usize> {
+        match self {
+            Self::Speech(a) => Some(a.num_features()),
+            _ => None,
         }
     }
 
     /// Whether a token sees only earlier ones, so that the network can generate.
     pub fn is_causal(&self) -> bool {
-        !matches!(self, Self::Bert(_))
+        !matches!(self, Self::Bert(_) | Self::Speech(_))
     }
 
     /// What stands on the network.
     pub fn head(&self) -> &Head {
         match self {
             Self::Bert(a) => &a.head,
+            Self::Speech(a) => &a.head,
             _ => &Head::Tokens,
         }
     }
@@ -172,6 +211,7 @@ impl Architecture {
             Self::Bert(a) => a.config.initializer_range,
             Self::Gpt2(a) => a.config.initializer_range,
             Self::Llama(a) | Self::Qwen2(a) => a.config.initializer_range,
+            Self::Speech(a) => a.initializer_range,
         }
     }
 
@@ -180,20 +220,26 @@ impl Architecture {
             Self::Bert(a) => a.config.num_layers,
             Self::Gpt2(a) => a.config.num_layers,
             Self::Llama(a) | Self::Qwen2(a) => a.config.num_layers,
+            Self::Speech(a) => a.num_layers,
         }
     }
 
-    fn hidden_size(&self) -> usize {
+    /// Width of the residual stream.
+    pub fn hidden_size(&self) -> usize {
         match self {
             Self::Bert(a) => a.config.hidden_size,
             Self::Gpt2(a) => a.config.hidden_size,
             Self::Llama(a) | Self::Qwen2(a) => a.config.hidden_size,
+            Self::Speech(a) => a.hidden_size,
         }
     }
 
     /// Floating-point operations of one token on the way forward, in rows of `row_len` tokens: two for each weight that multiplies it,
     /// `4 T C` for attention in each layer. The way back takes twice as many (Kaplan et al. 2020).
     pub fn forward_flops(&self, row_len: usize) -> f64 {
+        if let Self::Speech(a) = self {
+            return a.forward_flops(row_len);
+        }
         let infos: Vec<ParameterInfo> = self.parameters().into_iter().filter(|info| !info.is_buffer()).collect();
         let is_tied = infos.iter().all(|info| info.name != "lm_head.weight") && self.labels().is_none();
         let is_table = |info: &&ParameterInfo| {
@@ -220,6 +266,7 @@ impl Architecture {
         let f = |n: usize| n as f64;
         let tables = |width: usize, copies: f64| f(self.vocab_size()) * f(width) * copies;
         match self {
+            Self::Speech(a) => a.estimate(),
             Self::Llama(a) | Self::Qwen2(a) => {
                 let c = &a.config;
                 let (heads, kv) = (f(c.num_heads), f(c.num_kv_heads.unwrap_or(c.num_heads)));
@@ -269,6 +316,8 @@ pub enum Network {
     Llama(Llama),
     /// Qwen2: the Llama network
     Qwen2(Llama),
+    /// wav2vec 2.0 and its relatives
+    Speech(Speech),
 }
 
 macro_rules! each {
@@ -277,6 +326,7 @@ macro_rules! each {
             Network::Bert($network) => $body,
             Network::Gpt2($network) => $body,
             Network::Llama($network) | Network::Qwen2($network) => $body,
+            Network::Speech($network) => $body,
         }
     };
 }
@@ -288,6 +338,7 @@ macro_rules! map {
             Network::Gpt2($network) => Network::Gpt2($body),
             Network::Llama($network) => Network::Llama($body),
             Network::Qwen2($network) => Network::Qwen2($body),
+            Network::Speech($network) => Network::Speech($body),
         }
     };
 }
@@ -300,13 +351,17 @@ impl Network {
             Architecture::Gpt2(a) => Self::Gpt2(Gpt2::new(a, device)),
             Architecture::Llama(a) => Self::Llama(Llama::new(a, device)),
             Architecture::Qwen2(a) => Self::Qwen2(Llama::new(a, device)),
+            Architecture::Speech(a) => Self::Speech(Speech::new(a, device)),
         }
     }
 
     /// A fresh network: normal weights from the stream (seed, "init", name), norms 1, biases 0; the projections that
     /// write to the residual stream start smaller by `1 / sqrt(2 layers)` (Radford et al. 2019) in causal networks, and
-    /// convolutions are uniform within `1 / sqrt(inputs of an output)`.
+    /// convolutions are uniform within `1 / sqrt(inputs of an output)`. Speech networks begin as they were published.
     pub fn init(architecture: Architecture, seed: u64, device: &Device) -> Self {
+        if let Architecture::Speech(architecture) = architecture {
+            return Speech::new(architecture, device).init(seed);
+        }
         let scale = architecture.initializer_range();
         let residual = if architecture.is_causal() { (2.0 * architecture.num_layers() as f64).powf(-0.5) } else { 1.0 };
         Self::zeros(architecture, device).fill(|name, shape| {
@@ -334,24 +389,34 @@ impl Network {
             Self::Gpt2(n) => Architecture::Gpt2(n.architecture().clone()),
             Self::Llama(n) => Architecture::Llama(n.architecture().clone()),
             Self::Qwen2(n) => Architecture::Qwen2(n.architecture().clone()),
+            Self::Speech(n) => Architecture::Speech(n.architecture().clone()),
         }
     }
 
-    /// The output for the wanted places: over the vocabulary, the classes or the tags.
+    /// The output for the wanted places: over the vocabulary, the classes or the tags, or queries for codes.
     pub fn forward(&self, input: &Input, wanted: &Wanted) -> Result<Output> {
+        if let Self::Speech(n) = self {
+            return n.forward(input, wanted);
+        }
+        if input.sound.is_some() {
+            let name = self.architecture().name();
+            return Err(Error::Unsupported(format!("`{name}` reads text and hears no sound; use a speech network")));
+        }
         self.fits(input)?;
         let places: Arc<[i32]> = match wanted {
-            Wanted::All => return self.head(self.hidden(input), input),
+            Wanted::All => return self.head(self.hidden(input)?, input),
             Wanted::Tokens(places) => places.clone(),
             Wanted::Rows => first_tokens(input).collect(),
+            Wanted::Codes(_) => return Err(no_head("quantizer")),
             Wanted::RowsAndTokens(places) => first_tokens(input).chain(places.iter().copied()).collect(),
         };
         // In training only: results of an evaluation are the same to the bit whatever else is in the batch.
-        let packs = is_trained_by_kernels(&self.table().weight()) && !self.needs_padding();
+        let is_trained = self.table().is_some_and(|table| is_trained_by_kernels(&table.weight()));
+        let packs = is_trained && !self.needs_padding();
         let packed = if packs { input.packed(&places) } else { None };
         let hidden = match packed {
-            Some((input, places)) => chosen(self.hidden(&input), &places.into()),
-            None => chosen(self.hidden(input), &places),
+            Some((input, places)) => chosen(self.hidden(&input)?, &places.into()),
+            None => chosen(self.hidden(input)?, &places),
         };
         match (wanted, self) {
             (Wanted::Rows, Self::Bert(n)) => n.classify(hidden, input).ok_or_else(|| no_head("class")),
@@ -379,25 +444,36 @@ impl Network {
     pub fn fold(self, seen: &Seen) -> Self {
         match self {
             Self::Bert(n) => Self::Bert(n.fold(seen)),
+            Self::Speech(n) => Self::Speech(n.fold(seen)),
             other => other,
         }
     }
 
     /// Hidden states of the last layer `[B*T, C]`.
-    fn hidden(&self, input: &Input) -> Tensor<2> {
+    fn hidden(&self, input: &Input) -> Result<Tensor<2>> {
         match self {
-            Self::Bert(n) => n.hidden(input),
-            Self::Gpt2(n) => n.hidden(input, None),
-            Self::Llama(n) | Self::Qwen2(n) => n.hidden(input, None),
+            Self::Bert(n) => Ok(n.hidden(input)),
+            Self::Gpt2(n) => Ok(n.hidden(input, None)),
+            Self::Llama(n) | Self::Qwen2(n) => Ok(n.hidden(input, None)),
+            Self::Speech(n) => n.layer_output(input, n.architecture().num_layers),
         }
     }
 
-    /// The table of tokens.
-    fn table(&self) -> &Embedding {
+    /// What comes out of the given number of layers of a speech network (0: what goes into the first): `[B*T, C]`.
+    pub fn layer_output(&self, input: &Input, num_layers: usize) -> Result<Tensor<2>> {
         match self {
-            Self::Bert(n) => n.table(),
-            Self::Gpt2(n) => n.table(),
-            Self::Llama(n) | Self::Qwen2(n) => n.table(),
+            Self::Speech(n) => n.layer_output(input, num_layers),
+            _ => Err(Error::Unsupported("only layers of speech networks can be read out".to_string())),
+        }
+    }
+
+    /// The table of tokens; none where there are no tokens.
+    fn table(&self) -> Option<&Embedding> {
+        match self {
+            Self::Bert(n) => Some(n.table()),
+            Self::Gpt2(n) => Some(n.table()),
+            Self::Llama(n) | Self::Qwen2(n) => Some(n.table()),
+            Self::Speech(_) => None,
         }
     }
 
@@ -407,6 +483,7 @@ impl Network {
             Self::Bert(n) => (n.architecture().vocab_size, Some(n.architecture().config.max_seq_len)),
             Self::Gpt2(n) => (n.architecture().vocab_size, Some(n.architecture().config.max_seq_len)),
             Self::Llama(n) | Self::Qwen2(n) => (n.architecture().vocab_size, None),
+            Self::Speech(_) => (0, None),
         }
     }
 
@@ -433,6 +510,7 @@ impl Network {
             Self::Bert(n) => n.head(hidden, input).ok_or_else(|| no_head("token")),
             Self::Gpt2(n) => Ok(n.head(hidden)),
             Self::Llama(n) | Self::Qwen2(n) => Ok(n.head(hidden)),
+            Self::Speech(_) => Err(no_head("token")),
         }
     }
 
@@ -445,14 +523,16 @@ impl Network {
     pub fn step(&self, new: &[&[u32]], cache: &mut KvCache) -> Result<Tensor<2>> {
         assert_eq!(new.len(), cache.lengths().len(), "rows and rows of the cache");
         assert!(new.iter().all(|tokens| !tokens.is_empty()), "every row needs a new token");
+        if !self.architecture().is_causal() {
+            let name = self.architecture().name();
+            return Err(Error::Unsupported(format!("`{name}` is not causal and cannot generate text")));
+        }
         let input = Input::behind(cache.lengths(), new);
         self.fits(&input)?;
         let counts: Vec<usize> = new.iter().map(|tokens| tokens.len()).collect();
         pool::within(|| {
             let hidden = match self {
-                Self::Bert(_) => {
-                    return Err(Error::Unsupported("`bert` is not causal and cannot generate text".to_string()));
-                }
+                Self::Bert(_) | Self::Speech(_) => self.hidden(&input)?,
                 Self::Gpt2(n) => n.hidden(&input, Some(cache)),
                 Self::Llama(n) | Self::Qwen2(n) => n.hidden(&input, Some(cache)),
             };
@@ -463,6 +543,14 @@ impl Network {
             let last = counts.iter().enumerate().map(|(row, count)| (row * input.seq_len + count - 1) as i32).collect();
             Ok(self.head(embedding(hidden, &last, None), &input)?.logits())
         })
+    }
+
+    /// What the names of the tensors of a speech network's body begin with.
+    fn body(&self) -> &'static str {
+        match self {
+            Self::Speech(n) => n.architecture().kind.name(),
+            _ => "",
+        }
     }
 
     /// Names and shapes of all parameters and buffers.
@@ -486,12 +574,14 @@ impl Network {
 
     /// Calls the visitor with every parameter, in a fixed order.
     pub fn visit(&self, visitor: &mut impl Visit) {
-        each!(self, n => params::visit(n, visitor));
+        let body = self.body();
+        each!(self, n => params::visit(n, body, visitor));
     }
 
     /// Replaces parameters one by one, in a fixed order.
     pub fn replace(self, mapper: &mut impl Replace) -> Self {
-        map!(self, n => params::replace(n, mapper))
+        let body = self.body();
+        map!(self, n => params::replace(n, body, mapper))
     }
 
     /// Sets the values of every parameter for which the function gives some.
@@ -512,12 +602,12 @@ fn first_tokens(input: &Input) -> impl Iterator<Item = i32> {
 }
 
 /// These rows of `hidden` `[N, C]`.
-fn chosen(hidden: Tensor<2>, places: &Arc<[i32]>) -> Tensor<2> {
+pub(crate) fn chosen(hidden: Tensor<2>, places: &Arc<[i32]>) -> Tensor<2> {
     let is_all = places.len() == hidden.dims()[0] && places.iter().enumerate().all(|(i, place)| i as i32 == *place);
     if is_all { hidden } else { embedding(hidden, places, None) }
 }
 
-fn no_head(which: &str) -> Error {
+pub(crate) fn no_head(which: &str) -> Error {
     Error::Unsupported(format!("this network has no {which} head; choose another objective or another checkpoint"))
 }
 
@@ -550,7 +640,7 @@ mod tests {
         let output = network.forward(&input, &Wanted::Tokens(places)).expect("fits");
         let loss = output.cross_entropy(&CrossEntropy::new(targets));
         let grads = loss.clone().sum().backward();
-        (values(loss), values(network.table().weight().grad(&grads).expect("trained")))
+        (values(loss), values(network.table().expect("of tokens").weight().grad(&grads).expect("trained")))
     }
 
     #[test]

@@ -17,12 +17,28 @@ pub struct Output {
     bias: Option<Tensor<1>>,
     tokens: Option<Box<Output>>,
     transitions: Option<Tensor<2>>,
+    codes: Option<Box<Codes>>,
+}
+
+/// What a quantizer makes of frames, for contrastive objectives.
+// N frames, D dimensions of the comparison, G codebooks, V entries of each
+#[derive(Debug, Clone)]
+pub struct Codes {
+    /// The quantized frames, projected to where queries are compared with them `[N, D]`.
+    pub targets: Tensor<2>,
+    /// How often each entry is used, on average over the frames: of the probabilities without noise and temperature where a
+    /// noise was asked for (training), else of the entries taken `[G, V]`.
+    pub usage: Tensor<2>,
+    /// The entry that each frame takes in each codebook `[N * G]`.
+    pub ids: Arc<[u32]>,
+    /// Mean of the squared features before their norm `[1]`.
+    pub feature_penalty: Tensor<1>,
 }
 
 impl Output {
     /// Hidden states `[N, C]` before a projection with the weight `[V, C]` and an optional bias `[V]`.
     pub fn new(hidden: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
-        Self { hidden, weight, bias, tokens: None, transitions: None }
+        Self { hidden, weight, bias, tokens: None, transitions: None, codes: None }
     }
 
     /// The same with an output over the vocabulary beside it.
@@ -35,6 +51,18 @@ impl Output {
     /// What stands beside it for tokens, taken out.
     pub fn take_tokens(&mut self) -> Option<Self> {
         self.tokens.take().map(|tokens| *tokens)
+    }
+
+    /// The same with what a quantizer makes of the places; the logits are the queries then.
+    #[must_use]
+    pub fn with_codes(mut self, codes: Codes) -> Self {
+        self.codes = Some(Box::new(codes));
+        self
+    }
+
+    /// What a quantizer makes of the places, taken out.
+    pub fn take_codes(&mut self) -> Option<Codes> {
+        self.codes.take().map(|codes| *codes)
     }
 
     /// The same with a score for each output after each other one `[V, V]`.

@@ -6,24 +6,37 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 
 /// The path of the parameter that is being visited, as its public name.
-#[derive(Default)]
-struct Path(Vec<String>);
+struct Path {
+    parts: Vec<String>,
+    /// What a field named `body` is called in public: several networks share their Rust type.
+    body: &'static str,
+}
 
 impl Path {
+    fn new(body: &'static str) -> Self {
+        Self { parts: Vec::new(), body }
+    }
+
     fn enter(&mut self, name: &str) {
-        // `self` is a Rust keyword, and Rust fields are not capitalised.
-        self.0.push(
-            match name {
-                "self_" => "self",
-                "layer_norm" => "LayerNorm",
-                other => other,
-            }
-            .to_string(),
-        );
+        let name = match name {
+            "body" => self.body,
+            // `self` is a Rust keyword, and Rust fields are not capitalised.
+            "self_" => "self",
+            "layer_norm_" => "LayerNorm",
+            // Variants of an enum have no name in public.
+            variant if variant.starts_with(char::is_uppercase) => "",
+            other => other,
+        };
+        self.parts.push(name.to_string());
+    }
+
+    fn exit(&mut self) {
+        self.parts.pop();
     }
 
     fn name(&self) -> String {
-        self.0.join(".")
+        let parts: Vec<&str> = self.parts.iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
+        parts.join(".")
     }
 }
 
@@ -46,7 +59,7 @@ impl<V: Visit> ModuleVisitor for Visitor<'_, V> {
         self.0.enter(name);
     }
     fn exit_module(&mut self, _: &str, _: &str) {
-        self.0.0.pop();
+        self.0.exit();
     }
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         self.1.visit(&self.0.name(), param);
@@ -60,19 +73,21 @@ impl<R: Replace> ModuleMapper for Mapper<'_, R> {
         self.0.enter(name);
     }
     fn exit_module(&mut self, _: &str, _: &str) {
-        self.0.0.pop();
+        self.0.exit();
     }
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         self.1.replace(&self.0.name(), param)
     }
 }
 
-pub(crate) fn visit<M: Module>(module: &M, visitor: &mut impl Visit) {
-    module.visit(&mut Visitor(Path::default(), visitor));
+/// Visits all parameters; `body` is what a field of that name is called in public.
+pub(crate) fn visit<M: Module>(module: &M, body: &'static str, visitor: &mut impl Visit) {
+    module.visit(&mut Visitor(Path::new(body), visitor));
 }
 
-pub(crate) fn replace<M: Module>(module: M, mapper: &mut impl Replace) -> M {
-    module.map(&mut Mapper(Path::default(), mapper))
+/// Replaces all parameters; `body` is what a field of that name is called in public.
+pub(crate) fn replace<M: Module>(module: M, body: &'static str, mapper: &mut impl Replace) -> M {
+    module.map(&mut Mapper(Path::new(body), mapper))
 }
 
 /// Whether a name is that of numbers which are kept with the weights but never trained: running statistics.

@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 use crate::gpt2::GeluForm;
 use crate::llama::RopeScaling;
 use crate::network::{Architecture, Head};
-use crate::{ConvFrontConfig, Error, Result, bert, gpt2, llama};
+use crate::speech::Kind;
+use crate::{ConvFrontConfig, Error, Result, bert, gpt2, llama, speech};
 
 /// The key of `[model.bert.conv_front]`, which the public layout does not know.
 const CONV_FRONT: &str = "conv_front";
@@ -18,13 +19,13 @@ const CLASSIFIER: &str = "BertForSequenceClassification";
 const TAGGER: &str = "BertForTokenClassification";
 
 /// Reads typed keys of one file; errors name it.
-struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     path: &'a Path,
     keys: Map<String, Value>,
 }
 
 impl Reader<'_> {
-    fn error(&self, problem: String, remedy: &str) -> Error {
+    pub(crate) fn error(&self, problem: String, remedy: &str) -> Error {
         Error::Config { path: self.path.to_path_buf(), problem, remedy: remedy.to_string() }
     }
 
@@ -35,38 +36,38 @@ impl Reader<'_> {
         }
     }
 
-    fn size(&self, key: &str) -> Result<usize> {
+    pub(crate) fn size(&self, key: &str) -> Result<usize> {
         let size = self.keys.get(key).and_then(Value::as_u64).filter(|n| (1..=1 << 31).contains(n));
         size.map(|n| n as usize).ok_or_else(|| self.wrong(key, "a positive number"))
     }
 
-    fn size_or(&self, key: &str, default: usize) -> Result<usize> {
+    pub(crate) fn size_or(&self, key: &str, default: usize) -> Result<usize> {
         if self.is_set(key) { self.size(key) } else { Ok(default) }
     }
 
-    fn number_or(&self, key: &str, default: f64) -> Result<f64> {
+    pub(crate) fn number_or(&self, key: &str, default: f64) -> Result<f64> {
         if !self.is_set(key) {
             return Ok(default);
         }
         self.keys[key].as_f64().ok_or_else(|| self.wrong(key, "a number"))
     }
 
-    fn flag_or(&self, key: &str, default: bool) -> Result<bool> {
+    pub(crate) fn flag_or(&self, key: &str, default: bool) -> Result<bool> {
         if !self.is_set(key) {
             return Ok(default);
         }
         self.keys[key].as_bool().ok_or_else(|| self.wrong(key, "true or false"))
     }
 
-    fn is_set(&self, key: &str) -> bool {
+    pub(crate) fn is_set(&self, key: &str) -> bool {
         self.keys.get(key).is_some_and(|v| !v.is_null())
     }
 
-    fn text_or<'a>(&'a self, key: &str, default: &'a str) -> &'a str {
+    pub(crate) fn text_or<'a>(&'a self, key: &str, default: &'a str) -> &'a str {
         self.keys.get(key).and_then(Value::as_str).unwrap_or(default)
     }
 
-    fn must_be(&self, key: &str, value: &Value) -> Result<()> {
+    pub(crate) fn must_be(&self, key: &str, value: &Value) -> Result<()> {
         match self.keys.get(key) {
             None | Some(Value::Null) => Ok(()),
             Some(found) if found == value => Ok(()),
@@ -75,6 +76,44 @@ impl Reader<'_> {
                 "choose another checkpoint",
             )),
         }
+    }
+
+    /// An error about a value that no network here can have.
+    pub(crate) fn unsupported(&self, key: &str, value: &str, supported: &str) -> Error {
+        self.error(
+            format!("has `{key}` = \"{value}\", which is not supported here ({supported})"),
+            "choose another checkpoint",
+        )
+    }
+
+    /// Whether a key is there without a value.
+    pub(crate) fn is_null(&self, key: &str) -> bool {
+        self.keys.get(key).is_some_and(Value::is_null)
+    }
+
+    /// A number that may be 0.
+    pub(crate) fn count_or(&self, key: &str, default: usize) -> Result<usize> {
+        if !self.is_set(key) {
+            return Ok(default);
+        }
+        let count = self.keys[key].as_u64().filter(|n| *n <= 1 << 31);
+        count.map(|n| n as usize).ok_or_else(|| self.wrong(key, "a whole number"))
+    }
+
+    /// Positive numbers, at most a hundred of them.
+    pub(crate) fn sizes_or(&self, key: &str, default: &[usize]) -> Result<Vec<usize>> {
+        if !self.is_set(key) {
+            return Ok(default.to_vec());
+        }
+        let size = |value: &Value| value.as_u64().filter(|n| (1..=1 << 31).contains(n)).map(|n| n as usize);
+        let sizes = self.keys[key].as_array().filter(|list| list.len() <= 100);
+        let sizes = sizes.and_then(|list| list.iter().map(size).collect());
+        sizes.ok_or_else(|| self.wrong(key, "a list of positive numbers"))
+    }
+
+    /// The class that the file names.
+    pub(crate) fn class(&self) -> Option<&str> {
+        self.keys.get("architectures").and_then(|classes| classes[0].as_str())
     }
 
     fn gelu(&self, key: &str, default: &str) -> Result<GeluForm> {
@@ -164,10 +203,15 @@ pub(crate) fn read(dir: &Path) -> Result<Architecture> {
         "qwen2" => Architecture::Qwen2(read_qwen2(&r)?),
         "gpt2" => Architecture::Gpt2(read_gpt2(&r)?),
         "bert" => Architecture::Bert(read_bert(&r)?),
-        other => {
-            let problem = format!("has `model_type` \"{other}\", which is none of bert, gpt2, llama, qwen2");
-            return Err(r.error(problem, "choose a checkpoint of one of these"));
-        }
+        other => match Kind::ALL.into_iter().find(|kind| kind.model_type() == other) {
+            Some(kind) => Architecture::Speech(speech::public::read(&r, kind)?),
+            None => {
+                let speech: Vec<&str> = Kind::ALL.into_iter().map(Kind::model_type).collect();
+                let known = format!("bert, gpt2, llama, qwen2, {}", speech.join(", "));
+                let problem = format!("has `model_type` \"{other}\", which is none of {known}");
+                return Err(r.error(problem, "choose a checkpoint of one of these"));
+            }
+        },
     };
     match architecture.problem() {
         Some(problem) => Err(r.error(format!("describes an impossible model: {problem}"), "correct it")),
@@ -247,7 +291,7 @@ fn read_bert(r: &Reader) -> Result<bert::Architecture> {
             .map(|i| format!("LABEL_{i}"))
             .collect::<Vec<_>>(),
     };
-    let head = match r.keys.get("architectures").and_then(|a| a[0].as_str()) {
+    let head = match r.class() {
         Some(CLASSIFIER) if r.flag_or(MASKED_LM_HEAD, false)? => Head::ClassesAndTokens(labels()),
         Some(CLASSIFIER) => Head::Classes(labels()),
         Some(TAGGER) => Head::Tags { names: labels(), crf: r.flag_or(CRF, false)? },
@@ -292,6 +336,7 @@ pub(crate) fn write(architecture: &Architecture, ids: TokenIds) -> Value {
         Architecture::Qwen2(a) => write_llama(a, "Qwen2ForCausalLM", "qwen2"),
         Architecture::Gpt2(a) => write_gpt2(a),
         Architecture::Bert(a) => write_bert(a),
+        Architecture::Speech(a) => speech::public::write(a),
     };
     for (key, id) in [("bos_token_id", ids.bos), ("eos_token_id", ids.eos), ("pad_token_id", ids.pad)] {
         json[key] = json!(id);
@@ -352,9 +397,9 @@ fn write_gpt2(a: &gpt2::Architecture) -> Value {
 fn write_bert(a: &bert::Architecture) -> Value {
     let c = &a.config;
     let class = match a.head {
-        Head::Tokens => "BertForMaskedLM",
         Head::Classes(_) | Head::ClassesAndTokens(_) => CLASSIFIER,
         Head::Tags { .. } => TAGGER,
+        Head::Tokens | Head::Codes | Head::Hidden => "BertForMaskedLM",
     };
     let mut json = json!({
         "architectures": [class], "model_type": "bert", "hidden_act": activation(a.gelu),

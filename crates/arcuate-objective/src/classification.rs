@@ -56,7 +56,7 @@ impl Objective for Classification {
 /// Cross-entropy over the rows that have a label.
 pub(crate) fn row_loss(batch: &Batch, output: Output, how: CrossEntropy) -> Loss {
     let count = batch.labels.iter().filter(|label| **label >= 0).count() as f64;
-    Loss { sum: output.cross_entropy(&how), count }
+    Loss::new(output.cross_entropy(&how), count)
 }
 
 /// Scores of the rows that have a label.
@@ -70,6 +70,7 @@ pub(crate) fn row_scores(batch: &Batch, output: Output) -> Vec<RowScore> {
             count: if *label >= 0 { 1.0 } else { 0.0 },
             correct: u64::from(*label >= 0 && score.best == Some(*label as u32)),
             predicted: score.best,
+            ..RowScore::default()
         })
         .collect()
 }

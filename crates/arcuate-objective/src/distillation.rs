@@ -118,7 +118,7 @@ impl Objective for Distillation {
             let hidden = masked_lm.loss(batch, tokens);
             sum = sum + hidden.sum * (count / hidden.count.max(1.0));
         }
-        Loss { sum, count }
+        Loss::new(sum, count)
     }
 
     fn scores(&self, batch: &Batch, output: Output) -> Vec<RowScore> {
@@ -130,6 +130,7 @@ impl Objective for Distillation {
             count: 1.0,
             correct: u64::from(score.best == Some(*label as u32)),
             predicted: score.best,
+            ..RowScore::default()
         };
         scores.iter().zip(&labels).map(row).collect()
     }

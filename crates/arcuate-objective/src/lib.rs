@@ -2,16 +2,21 @@
 
 use std::sync::Arc;
 
-use arcuate_data::Batch;
+use arcuate_data::transform::span_mask::SpanMask;
+use arcuate_data::{Batch, Sound};
 use arcuate_model::{Output, Wanted};
 use arcuate_ops::linear_cross_entropy::CrossEntropy;
+use arcuate_ops::rng::Stream;
 use burn::tensor::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub mod classification;
+pub mod contrastive;
+pub mod ctc;
 pub mod distillation;
 pub mod masked_lm;
+pub mod masked_prediction;
 pub mod next_token;
 pub mod prompt;
 pub mod tagging;
@@ -31,7 +36,15 @@ pub struct Vocabulary {
     pub words: Vec<u32>,
     /// Whether a token sees only earlier ones.
     pub is_causal: bool,
+    /// The token that fills rows; the blank of CTC.
+    pub pad: u32,
+    /// Channels of a frame in the network, which channel masks hide; 0 for networks that hear nothing.
+    pub num_channels: usize,
 }
+
+/// The step that evaluations are prepared with: what is hidden is always the same, and nothing is hidden that makes training
+/// harder only.
+pub const EVALUATION: u64 = u64::MAX;
 
 /// A loss before any division.
 pub struct Loss {
@@ -39,6 +52,33 @@ pub struct Loss {
     pub sum: Tensor<1>,
     /// How much counts: the divisor that makes a mean of the sum.
     pub count: f64,
+    /// Numbers that are shown beside the loss and watched for collapse.
+    pub terms: Vec<Term>,
+}
+
+/// A number beside the loss, before any division, so that those of microbatches add up.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Term {
+    /// Such as `blank_share`.
+    pub name: &'static str,
+    /// Sum over everything that counts.
+    pub sum: f64,
+    /// How much counts; it may differ from term to term.
+    pub count: f64,
+}
+
+impl Loss {
+    /// A loss with nothing beside it.
+    pub fn new(sum: Tensor<1>, count: f64) -> Self {
+        Self { sum, count, terms: Vec::new() }
+    }
+
+    /// The same with a number beside it.
+    #[must_use]
+    pub fn term(mut self, name: &'static str, sum: f64, count: f64) -> Self {
+        self.terms.push(Term { name, sum, count });
+        self
+    }
 }
 
 /// What one row of an evaluation contributes.
@@ -52,6 +92,10 @@ pub struct RowScore {
     pub correct: u64,
     /// The most probable class, for classification.
     pub predicted: Option<u32>,
+    /// Insertions, deletions and substitutions between the labels of a sequence and what is read off the most probable path.
+    pub num_errors: u64,
+    /// Labels of that sequence.
+    pub num_labels: u64,
 }
 
 /// What is minimised.
@@ -98,7 +142,7 @@ macro_rules! objectives {
     };
 }
 
-objectives! { Classification => classification, Distillation => distillation, MaskedLm => masked_lm, NextToken => next_token, Prompt => prompt, Tagging => tagging }
+objectives! { Classification => classification, Contrastive => contrastive, Ctc => ctc, Distillation => distillation, MaskedLm => masked_lm, MaskedPrediction => masked_prediction, NextToken => next_token, Prompt => prompt, Tagging => tagging }
 
 impl ObjectiveConfig {
     /// Whether whole rows or words are told apart by class, so that accuracy is what counts.
@@ -140,7 +184,7 @@ fn token_loss(batch: &Batch, output: Output, z_loss: f64, label_smoothing: f64) 
         label_smoothing: label_smoothing as f32,
         ..CrossEntropy::new(targets)
     };
-    Loss { sum: output.cross_entropy(&how), count }
+    Loss::new(output.cross_entropy(&how), count)
 }
 
 /// Scores of the predicted tokens, gathered by row.
@@ -157,9 +201,36 @@ fn token_scores(batch: &Batch, output: Output) -> Vec<RowScore> {
     rows
 }
 
+/// The sound of a batch for an objective that only takes speech, which is checked with the recipe.
+fn sound(batch: &Batch) -> &Sound {
+    batch.sound.as_ref().expect("rows of an objective for speech are heard")
+}
+
+/// A stream for each row of a batch.
+fn streams(batch: &Batch, purpose: &str, seed: u64, step: u64) -> Vec<Stream> {
+    batch.row_keys.iter().map(|key| Stream::new(seed, purpose, step, *key)).collect()
+}
+
+/// The first problem of a span mask, as an error with its key.
+fn check_mask(table: &str, mask: &SpanMask) -> Result<()> {
+    match mask.check().into_iter().next() {
+        Some((_, problem)) => Err(Error(format!("{problem} in `{table}`"))),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod testing {
     use super::*;
+
+    /// A batch of rows that are heard: so many frames each.
+    pub(crate) fn heard(frames: &[usize]) -> Batch {
+        let rows: Vec<&[i32]> = frames.iter().map(|_| &[0][..]).collect();
+        let longest = frames.iter().copied().max().unwrap_or(0);
+        let values = vec![0.0; frames.len() * longest];
+        let sound = Sound::new(values, longest, 1, frames.to_vec(), longest, frames.to_vec());
+        Batch { sound: Some(sound), ..batch(&rows) }
+    }
 
     /// An output whose logits are the given ones.
     pub(crate) fn output(logits: Tensor<2>) -> Output {
@@ -185,6 +256,7 @@ pub(crate) mod testing {
             token_types: cells(&|_, _| 0),
             labels: vec![-100; rows.len()],
             logits: None,
+            sound: None,
             is_padding: cells(&|i, t| i32::from(t >= rows[i].len())).into_iter().map(|x| x == 1).collect(),
             row_keys: (0..rows.len() as u64).collect(),
             sources: vec![0; rows.len()],

@@ -80,7 +80,7 @@ impl Objective for Prompt {
         };
         let targets = Targets::Soft { classes: [0, 1].repeat(batch.num_rows).into(), probabilities: weights.into() };
         let how = CrossEntropy { targets, ..CrossEntropy::new(Vec::<i32>::new().into()) };
-        Loss { sum: output.cross_entropy(&how) + constant, count: batch.num_rows as f64 }
+        Loss::new(output.cross_entropy(&how) + constant, batch.num_rows as f64)
     }
 
     fn scores(&self, batch: &Batch, output: Output) -> Vec<RowScore> {
@@ -98,6 +98,7 @@ impl Objective for Prompt {
                 count: 1.0,
                 correct: u64::from(*label == predicted as i32),
                 predicted: Some(predicted),
+                ..RowScore::default()
             }
         };
         shares(batch).chunks(2).zip(logits.chunks(2)).zip(&batch.labels).map(row).collect()

@@ -53,7 +53,8 @@ impl Objective for Tagging {
             return token_loss(batch, output, 0.0, 0.0);
         }
         let chains = chains(batch);
-        Loss { count: chains.tags.len() as f64, sum: output.crf(&chains) }
+        let count = chains.tags.len() as f64;
+        Loss::new(output.crf(&chains), count)
     }
 
     fn scores(&self, batch: &Batch, output: Output) -> Vec<RowScore> {
@@ -67,7 +68,7 @@ impl Objective for Tagging {
             let places = start..start + len;
             start += len;
             let right = places.filter(|at| chains.tags[*at] == best[*at] as i32).count();
-            RowScore { loss_sum: f64::from(loss), count: *len as f64, correct: right as u64, predicted: None }
+            RowScore { loss_sum: f64::from(loss), count: *len as f64, correct: right as u64, ..RowScore::default() }
         };
         losses.into_iter().zip(chains.lengths.iter()).map(row).collect()
     }

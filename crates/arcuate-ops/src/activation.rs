@@ -1,9 +1,9 @@
-//! GELU in its erf and tanh forms, SiLU, and their gated products (GeGLU, SwiGLU).
+//! GELU in its erf and tanh forms, SiLU, ReLU, and gated products (GLU, GeGLU, SwiGLU).
 //!
 //! # What it computes
 //! `gelu(x) = x Phi(x)` with the normal distribution, or with
 //! `Phi(x) ~ (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2` (Hendrycks and Gimpel 2016); `silu(x) = x sigmoid(x)`.
-//! `geglu(g, u) = gelu(g) u` and `swiglu(g, u) = silu(g) u` (Shazeer 2020).
+//! `geglu(g, u) = gelu(g) u` and `swiglu(g, u) = silu(g) u` (Shazeer 2020); `glu(g, u) = sigmoid(g) u` (Dauphin et al. 2017).
 
 use burn::tensor::{Tensor, activation};
 use burn_flex::FlexTensor;
@@ -49,6 +49,19 @@ fn tanh_form(x: f32) -> (f32, f32) {
 fn silu_form(x: f32) -> (f32, f32) {
     let s = math::sigmoid(x);
     (x * s, s * (1.0 + x * (1.0 - s)))
+}
+
+/// Value and slope of ReLU.
+#[inline(always)]
+fn relu_form(x: f32) -> (f32, f32) {
+    if x > 0.0 { (x, 1.0) } else { (0.0, 0.0) }
+}
+
+/// Value and slope of the logistic function.
+#[inline(always)]
+fn sigmoid_form(x: f32) -> (f32, f32) {
+    let s = math::sigmoid(x);
+    (s, s * (1.0 - s))
 }
 
 /// The loops of one form: in place, its backward pass, that one with the values, gated, and that one's backward pass.
@@ -103,13 +116,22 @@ macro_rules! loops {
 loops!(erf_form: gelu_erf, gelu_erf_backward, gelu_erf_again, geglu_erf, geglu_erf_backward);
 loops!(tanh_form: gelu_tanh, gelu_tanh_backward, gelu_tanh_again, geglu_tanh, geglu_tanh_backward);
 loops!(silu_form: silu_in_place, silu_backward, silu_again, swiglu_block, swiglu_backward);
+loops!(relu_form: relu_in_place, relu_backward, relu_again, reglu, reglu_backward);
+loops!(sigmoid_form: sigmoid_in_place, sigmoid_backward, sigmoid_again, glu_block, glu_backward);
 
 /// A function of single numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Form {
+pub enum Form {
+    /// GELU with the exact normal distribution.
     GeluErf,
+    /// GELU in its tanh form.
     GeluTanh,
+    /// SiLU, also called swish.
     Silu,
+    /// ReLU.
+    Relu,
+    /// The logistic function.
+    Sigmoid,
 }
 
 impl From<Gelu> for Form {
@@ -128,6 +150,8 @@ impl Form {
             Self::GeluErf => gelu_erf(x),
             Self::GeluTanh => gelu_tanh(x),
             Self::Silu => silu_in_place(x),
+            Self::Relu => relu_in_place(x),
+            Self::Sigmoid => sigmoid_in_place(x),
         }
     }
 
@@ -137,6 +161,8 @@ impl Form {
             Self::GeluErf => gelu_erf_backward(x, grad, out),
             Self::GeluTanh => gelu_tanh_backward(x, grad, out),
             Self::Silu => silu_backward(x, grad, out),
+            Self::Relu => relu_backward(x, grad, out),
+            Self::Sigmoid => sigmoid_backward(x, grad, out),
         }
     }
 
@@ -146,6 +172,8 @@ impl Form {
             Self::GeluErf => gelu_erf_again(x, grad),
             Self::GeluTanh => gelu_tanh_again(x, grad),
             Self::Silu => silu_again(x, grad),
+            Self::Relu => relu_again(x, grad),
+            Self::Sigmoid => sigmoid_again(x, grad),
         }
     }
 
@@ -155,6 +183,8 @@ impl Form {
             Self::GeluErf => geglu_erf(gate, up),
             Self::GeluTanh => geglu_tanh(gate, up),
             Self::Silu => swiglu_block(gate, up),
+            Self::Relu => reglu(gate, up),
+            Self::Sigmoid => glu_block(gate, up),
         }
     }
 
@@ -164,6 +194,8 @@ impl Form {
             Self::GeluErf => geglu_erf_backward(gate, up, grad, dgate, dup),
             Self::GeluTanh => geglu_tanh_backward(gate, up, grad, dgate, dup),
             Self::Silu => swiglu_backward(gate, up, grad, dgate, dup),
+            Self::Relu => reglu_backward(gate, up, grad, dgate, dup),
+            Self::Sigmoid => glu_backward(gate, up, grad, dgate, dup),
         }
     }
 }
@@ -226,6 +258,22 @@ impl Kernel<2> for Gated {
     }
 }
 
+/// A function of every element.
+pub fn activate<const D: usize>(x: Tensor<D>, form: Form) -> Tensor<D> {
+    apply(form, [cpu_tensor(x.clone())]).unwrap_or_else(|| activate_plain(x, form))
+}
+
+/// The plain composition of `activate`.
+pub fn activate_plain<const D: usize>(x: Tensor<D>, form: Form) -> Tensor<D> {
+    match form {
+        Form::GeluErf => gelu_plain(x, Gelu::Erf),
+        Form::GeluTanh => gelu_plain(x, Gelu::Tanh),
+        Form::Silu => silu_plain(x),
+        Form::Relu => activation::relu(x),
+        Form::Sigmoid => activation::sigmoid(x),
+    }
+}
+
 /// GELU of every element.
 pub fn gelu<const D: usize>(x: Tensor<D>, form: Gelu) -> Tensor<D> {
     apply(Form::from(form), [cpu_tensor(x.clone())]).unwrap_or_else(|| gelu_plain(x, form))
@@ -262,6 +310,18 @@ pub fn swiglu_plain<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D>
     silu_plain(gate) * up
 }
 
+/// The logistic function of the gate times the other branch (GLU); both have the same shape.
+pub fn glu<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
+    assert_eq!(gate.dims(), up.dims(), "glu: shapes differ");
+    apply(Gated(Form::Sigmoid), [cpu_tensor(gate.clone()), cpu_tensor(up.clone())])
+        .unwrap_or_else(|| glu_plain(gate, up))
+}
+
+/// The plain composition of `glu`.
+pub fn glu_plain<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
+    activation::sigmoid(gate) * up
+}
+
 /// GELU of the gate times the other branch; both have the same shape.
 pub fn geglu<const D: usize>(gate: Tensor<D>, up: Tensor<D>, form: Gelu) -> Tensor<D> {
     assert_eq!(gate.dims(), up.dims(), "geglu: shapes differ");
@@ -287,6 +347,9 @@ mod tests {
                 agrees(inputs(), |(x, _, _)| gelu(x, form), |(x, _, _)| gelu_plain(x, form));
             }
             agrees(inputs(), |(x, _, _)| silu(x), |(x, _, _)| silu_plain(x));
+            for form in [Form::GeluErf, Form::GeluTanh, Form::Silu, Form::Relu, Form::Sigmoid] {
+                agrees(inputs(), |(x, _, _)| activate(x, form), |(x, _, _)| activate_plain(x, form));
+            }
         }
     }
 
@@ -295,6 +358,7 @@ mod tests {
         for n in [1, 17, 10_000] {
             let inputs = || (random([n, 2], 1) * 3.0, random([n, 2], 2), random([1], 3));
             agrees(inputs(), |(g, u, _)| swiglu(g, u), |(g, u, _)| swiglu_plain(g, u));
+            agrees(inputs(), |(g, u, _)| glu(g, u), |(g, u, _)| glu_plain(g, u));
             for form in [Gelu::Erf, Gelu::Tanh] {
                 agrees(inputs(), |(g, u, _)| geglu(g, u, form), |(g, u, _)| geglu_plain(g, u, form));
             }

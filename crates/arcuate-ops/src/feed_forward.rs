@@ -1,7 +1,7 @@
 //! The feed-forward layer of a transformer in one: projection up, activation, projection down, and what is added to it.
 //!
 //! # What it computes
-//! `y = gelu(x U + a) D + b + r`, or gated `y = (silu(x G + g) * (x U + a)) D + b + r` (Shazeer 2020), with optional biases
+//! `y = f(x U + a) D + b + r` with GELU, SiLU or ReLU for f, or gated `y = (silu(x G + g) * (x U + a)) D + b + r` (Shazeer 2020), with optional biases
 //! and an optional residual stream r.
 //!
 //! Rows pass in chunks that stay in the cache, so the inner activations never exist whole. The backward pass reads the
@@ -14,7 +14,7 @@ use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
 
 use crate::Precision;
-use crate::activation::{Form, Gelu, gelu_plain, swiglu_plain};
+use crate::activation::{Form, activate_plain, swiglu_plain};
 use crate::cpu::bf16::{Kept, Writer};
 use crate::cpu::gemm::{Factor, How, Shared, View, buffer, matmul, matmul_new, matmul_then};
 use crate::cpu::sums::{add, add_in_order, column_sums};
@@ -268,7 +268,7 @@ fn check<const D: usize>(x: &Tensor<D>, up: &[&Map], down: &Map, residual: Optio
     );
 }
 
-/// `x` `[.., C]` through `up` `[C, I]`, GELU and `down` `[I, C]`, plus an optional residual `[.., C]`.
+/// `x` `[.., C]` through `up` `[C, I]`, a function of every element and `down` `[I, C]`, plus an optional residual `[.., C]`.
 ///
 /// # Panics
 /// When the sizes do not fit; models check their shapes when they are built or loaded.
@@ -277,11 +277,12 @@ pub fn feed_forward<const D: usize>(
     up: Map,
     down: Map,
     residual: Option<Tensor<D>>,
-    form: Gelu,
+    form: impl Into<Form>,
     layout: Layout,
 ) -> Tensor<D> {
     check(&x, &[&up], &down, residual.as_ref(), layout);
-    let kernel = FeedForward::<1> { form: form.into(), layout, precision: Precision::current() };
+    let form = form.into();
+    let kernel = FeedForward::<1> { form, layout, precision: Precision::current() };
     let (a, b) = (up.clone(), down.clone());
     let inputs = [
         cpu_tensor(x.clone()),
@@ -300,10 +301,10 @@ pub fn feed_forward_plain<const D: usize>(
     up: Map,
     down: Map,
     residual: Option<Tensor<D>>,
-    form: Gelu,
+    form: impl Into<Form>,
     layout: Layout,
 ) -> Tensor<D> {
-    let hidden = gelu_plain(linear_plain(x, up.weight, up.bias, layout), form);
+    let hidden = activate_plain(linear_plain(x, up.weight, up.bias, layout), form.into());
     let out = linear_plain(hidden, down.weight, down.bias, layout);
     residual.map_or(out.clone(), |residual| out + residual)
 }
@@ -354,6 +355,7 @@ pub fn feed_forward_gated_plain<const D: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::activation::Gelu;
     use crate::gradcheck::{agrees, distance, on_threads, random, values};
     use burn::tensor::Device;
 
@@ -377,7 +379,7 @@ mod tests {
         for [rows, c, inner, n] in SIZES {
             for layout in [Layout::OutIn, Layout::InOut] {
                 let (up, down) = (map(c, inner, layout, 1), map(inner, n, layout, 3));
-                for form in [Gelu::Erf, Gelu::Tanh] {
+                for form in [Form::GeluErf, Form::GeluTanh, Form::Silu, Form::Relu] {
                     let parts = |x: &Tensor<2>, weight: Tensor<2>, bias: Tensor<1>| {
                         (Map { weight, bias: Some(bias) }, on_tape(&down, x))
                     };

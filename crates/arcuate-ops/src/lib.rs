@@ -20,6 +20,7 @@ pub mod embedding;
 pub mod feed_forward;
 pub mod global_norm;
 pub mod gradcheck;
+pub mod gradient_scale;
 pub mod group_norm;
 pub mod linear;
 pub mod linear_cross_entropy;

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use arcuate_data::{Corpus, CorpusOptions, Framing, Progress, SoftToken, Split, Texts};
-use arcuate_model::{Adoption, Architecture, Head, ModelConfig, Network, TokenIds};
+use arcuate_data::{Corpus, CorpusOptions, Framing, Progress, SoftToken, SpeechOptions, Split, Texts};
+use arcuate_model::{Adoption, Architecture, Head, ModelConfig, Network, TokenIds, common_tokens};
 use arcuate_objective::{Objective, ObjectiveConfig, Vocabulary, distillation};
 use arcuate_text::{SpecialToken, Tokenizer, TokenizerConfig};
 use arcuate_train::{Compute, Settings};
@@ -67,6 +67,15 @@ fn soft_tokens(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Vec<SoftToken>>
 
 /// The corpus of a recipe, tokenised and laid into rows.
 pub fn corpus(recipe: &Recipe, tokenizer: &Tokenizer, progress: &Progress<'_>) -> Result<Corpus> {
+    if recipe.data.speech.is_some() {
+        let network = architecture(recipe, tokenizer.vocab_size(), &[])?;
+        let options = SpeechOptions {
+            max_frames: recipe.batch.max_seq_len,
+            downsampling: network.downsampling().unwrap_or_default(),
+            transcripts: matches!(recipe.objective, ObjectiveConfig::Ctc(_)),
+        };
+        return Ok(Corpus::open_speech(&recipe.data, tokenizer.clone(), &options, progress)?);
+    }
     let options = CorpusOptions {
         max_seq_len: recipe.batch.max_seq_len,
         framing: match recipe.objective {
@@ -74,7 +83,10 @@ pub fn corpus(recipe: &Recipe, tokenizer: &Tokenizer, progress: &Progress<'_>) -
             ObjectiveConfig::Prompt(_) if !matches!(recipe.model, ModelConfig::Bert(_)) => Framing::CausalLm,
             ObjectiveConfig::MaskedLm(_)
             | ObjectiveConfig::Classification(_)
+            | ObjectiveConfig::Contrastive(_)
+            | ObjectiveConfig::Ctc(_)
             | ObjectiveConfig::Distillation(_)
+            | ObjectiveConfig::MaskedPrediction(_)
             | ObjectiveConfig::Prompt(_)
             | ObjectiveConfig::Tagging(_) => Framing::Bert,
         },
@@ -117,6 +129,8 @@ pub fn objective(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Box<dyn Objec
             _ => Vec::new(),
         },
         is_causal: !matches!(recipe.model, ModelConfig::Bert(_)),
+        pad: pad_id(tokenizer),
+        num_channels: architecture(recipe, size, &[]).map_or(0, |network| network.hidden_size()),
     };
     Ok(recipe.objective.build(&vocabulary)?)
 }
@@ -129,7 +143,12 @@ pub fn architecture(recipe: &Recipe, vocab_size: usize, labels: &[String]) -> Re
         }
         ObjectiveConfig::Classification(_) | ObjectiveConfig::Distillation(_) => Head::Classes(labels.to_vec()),
         ObjectiveConfig::Tagging(tagging) => Head::Tags { names: labels.to_vec(), crf: tagging.crf },
-        ObjectiveConfig::MaskedLm(_) | ObjectiveConfig::NextToken(_) | ObjectiveConfig::Prompt(_) => Head::Tokens,
+        ObjectiveConfig::Contrastive(_) => Head::Codes,
+        ObjectiveConfig::Ctc(_)
+        | ObjectiveConfig::MaskedLm(_)
+        | ObjectiveConfig::MaskedPrediction(_)
+        | ObjectiveConfig::NextToken(_)
+        | ObjectiveConfig::Prompt(_) => Head::Tokens,
     };
     Ok(Architecture::new(&recipe.model, vocab_size, head)?)
 }
@@ -148,6 +167,16 @@ pub fn network(
         None => Ok((network, None)),
         Some(dir) => {
             let theirs = if dir.join("tokenizer.json").exists() { Some(Tokenizer::load(dir)?) } else { None };
+            if recipe.model.is_speech() {
+                // A head over characters keeps the rows of those that both have, wherever they stand.
+                let tokens = |tokenizer: &Tokenizer| -> Vec<String> {
+                    (0..tokenizer.vocab_size() as u32).map(|id| tokenizer.id_to_token(id).unwrap_or_default()).collect()
+                };
+                let common = theirs.as_ref().map(|theirs| common_tokens(&tokens(tokenizer), &tokens(theirs)));
+                let vocabulary = arcuate_model::Vocabulary::Other(common.as_deref().unwrap_or_default());
+                let (network, adoption) = arcuate_model::start_from(network, dir, vocabulary)?;
+                return Ok((network, Some(adoption)));
+            }
             let is_theirs = |name: &str| theirs.as_ref().is_some_and(|theirs| theirs.token_to_id(name).is_some());
             let soft = soft_tokens(recipe, tokenizer)?;
             let copies: Vec<(u32, u32)> = soft
@@ -155,7 +184,8 @@ pub fn network(
                 .filter(|token| !is_theirs(&token.name))
                 .filter_map(|token| Some((tokenizer.token_to_id(&token.name)?, token.like)))
                 .collect();
-            let (network, adoption) = arcuate_model::start_from(network, dir, &copies)?;
+            let (network, adoption) =
+                arcuate_model::start_from(network, dir, arcuate_model::Vocabulary::Same(&copies))?;
             Ok((network, Some(adoption)))
         }
     }
@@ -169,7 +199,8 @@ pub fn check_network(
     memory: Option<u64>,
 ) -> Result<Vec<Finding>> {
     let mut found = Vec::new();
-    let parameters = architecture(recipe, tokenizer.vocab_size(), labels)?.estimate();
+    let architecture = architecture(recipe, tokenizer.vocab_size(), labels)?;
+    let parameters = architecture.estimate();
     // Weights, gradients and two moments.
     let needed = 16.0 * parameters;
     if let Some(memory) = memory.filter(|memory| needed > *memory as f64) {
@@ -180,8 +211,12 @@ pub fn check_network(
         let path = format!("model.{}", recipe.model.name());
         let help = "make the model smaller: hidden_size, num_layers, vocab_size";
         found.push(Finding::error("recipe::too-large", path, message).help(help));
+        return Ok(found);
     }
-    let other = recipe.init_from.as_ref().filter(|dir| dir.join("tokenizer.json").exists());
+    found.extend(patterns_of_nothing(recipe, &architecture));
+    // A speech network takes the rows of common tokens over.
+    let other =
+        recipe.init_from.as_ref().filter(|dir| !recipe.model.is_speech() && dir.join("tokenizer.json").exists());
     if let Some(dir) = other {
         let theirs = Tokenizer::load(dir)?;
         let common = theirs.vocab_size().min(tokenizer.vocab_size()) as u32;
@@ -200,10 +235,34 @@ pub fn check_network(
     Ok(found)
 }
 
+/// Patterns of parameter names that cover none.
+fn patterns_of_nothing(recipe: &Recipe, architecture: &Architecture) -> Vec<Finding> {
+    let frozen = recipe.freeze.iter().enumerate().map(|(i, pattern)| (format!("freeze[{i}]"), pattern));
+    let waiting =
+        recipe.freeze_until.iter().enumerate().map(|(i, until)| (format!("freeze_until[{i}].pattern"), &until.pattern));
+    let rules = recipe.learning_rate.iter().enumerate();
+    let paced = rules.map(|(i, rule)| (format!("learning_rate[{i}].pattern"), &rule.pattern));
+    let patterns: Vec<_> = frozen.chain(waiting).chain(paced).collect();
+    if patterns.is_empty() {
+        return Vec::new();
+    }
+    let names: Vec<String> = architecture.parameters().into_iter().map(|info| info.name).collect();
+    let example = names.get(names.len() / 2).cloned().unwrap_or_default();
+    let covers = |pattern: &str| names.iter().any(|name| arcuate_train::matches(pattern, name));
+    let nothing = patterns.into_iter().filter(|(_, pattern)| !covers(pattern));
+    nothing
+        .map(|(path, pattern)| {
+            let message = format!("`{pattern}` covers no parameter of `{}`", recipe.model.name());
+            let help = format!("its parameters have names such as `{example}`; `arcuate check` lists their parts");
+            Finding::error("recipe::bad-pattern", path, message).help(help)
+        })
+        .collect()
+}
+
 /// Findings that need the corpus.
 pub fn check_corpus(recipe: &Recipe, corpus: &Corpus) -> Vec<Finding> {
     let mut found = Vec::new();
-    let rows: u64 = (0..recipe.data.source.len()).map(|source| corpus.epoch_rows(source)).sum();
+    let rows: u64 = (0..corpus.source_names().len()).map(|source| corpus.epoch_rows(source)).sum();
     let batch = recipe.batch.global_batch() as u64;
     if batch > rows {
         let message = format!("one step takes {batch} rows, but the whole corpus has {rows}");
@@ -235,6 +294,8 @@ pub fn settings(recipe: &Recipe, corpus: &Corpus, tokenizer: &Tokenizer, run_dir
         checkpoint: recipe.checkpoint.clone(),
         guard: recipe.guard.clone(),
         freeze: recipe.freeze.clone(),
+        freeze_until: recipe.freeze_until.clone(),
+        learning_rate: recipe.learning_rate.clone(),
         evaluate_every_steps: recipe.evaluation.as_ref().map(|e| e.every_steps),
         checkpoints: run_dir.join("checkpoints"),
         run_dir: run_dir.to_path_buf(),

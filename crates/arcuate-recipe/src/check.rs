@@ -8,6 +8,7 @@ mod files;
 mod model;
 mod objective;
 mod run;
+mod transcripts;
 mod values;
 
 /// Longest name of a run or step, in bytes; it becomes a folder.
@@ -43,7 +44,11 @@ const CHECKS: &[Check] = &[
     run::held_out,
     run::evaluation,
     run::samples,
+    transcripts::values,
+    transcripts::use_of,
+    transcripts::files,
     run::freeze,
+    run::by_parameter,
     files::init_from,
     files::sources,
 ];

@@ -21,6 +21,9 @@ use crate::text::{nearest, shown};
 pub struct Pipeline {
     /// Name of the pipeline; the runs are called `NAME-STEP`, or `NAME-STEP-seedN` if the step has seeds.
     pub name: String,
+    /// Public data sets that are fetched into `data/fetched` before the first step; `arcuate data fetch` lists them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fetch: Vec<String>,
     /// The steps, `[[step]]` each. They run in the order of the file, a step after those it takes something from.
     pub step: Vec<Step>,
 }
@@ -147,6 +150,17 @@ pub fn check_pipeline(pipeline: &Pipeline) -> Vec<Finding> {
     let mut found: Vec<Finding> = name_problem("name", &pipeline.name).into_iter().collect();
     if pipeline.step.is_empty() {
         found.push(Finding::error("pipeline::no-steps", "step", "the pipeline has no steps").help("add a `[[step]]`"));
+    }
+    for (index, name) in pipeline.fetch.iter().enumerate() {
+        if arcuate_data::fetch::fetch_set(name).is_none() {
+            let names = arcuate_data::fetch::SETS.iter().map(|set| set.name);
+            let message = format!("there is no data set `{}`", shown(name));
+            let help = match nearest(name, names.clone()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("the sets are {}", names.collect::<Vec<_>>().join(", ")),
+            };
+            found.push(Finding::error("pipeline::bad-set", format!("fetch[{index}]"), message).help(help));
+        }
     }
     for (index, step) in pipeline.step.iter().enumerate() {
         check_step(pipeline, index, step, &mut found);

@@ -6,7 +6,7 @@
 //! logits of a chunk, and what the process needs besides; the parts are counted from what each operation saves.
 // C channels, I inner channels, L layers, T tokens a row, V vocabulary
 
-use arcuate_data::LedgerEntry;
+use arcuate_data::{Downsampling, LedgerEntry};
 use arcuate_model::{Architecture, ModelConfig, bert};
 use arcuate_objective::ObjectiveConfig;
 use arcuate_ops::Precision;
@@ -149,7 +149,42 @@ fn shape(model: &ModelConfig, precision: Precision) -> Shape {
             encoder(m.hidden_size, m.num_layers, m.num_heads, inner, m.dropout, 1)
         }
         ModelConfig::Bert(m) => encoder(m.hidden_size, m.num_layers, m.num_heads, m.intermediate_size, m.dropout, 3),
+        ModelConfig::Hubert(m) => encoder(m.hidden_size, m.num_layers, m.num_heads, m.intermediate_size, m.dropout, 3),
+        ModelConfig::Wav2vec2(m) => {
+            encoder(m.hidden_size, m.num_layers, m.num_heads, m.intermediate_size, m.dropout, 3)
+        }
+        // A second feed-forward layer, and what the convolution reads and gives at each of its steps.
+        ModelConfig::Wav2vec2Bert(m) => {
+            let s = encoder(m.hidden_size, m.num_layers, m.num_heads, 2 * m.intermediate_size, m.dropout, 3);
+            Shape { kept: s.kept + 10 * s.c, ..s }
+        }
+        ModelConfig::Wav2vec2Conformer(m) => {
+            let s = encoder(m.hidden_size, m.num_layers, m.num_heads, 2 * m.intermediate_size, m.dropout, 3);
+            Shape { kept: s.kept + 10 * s.c, ..s }
+        }
     }
+}
+
+/// Convolutions over samples: numbers that the tape keeps of one frame, and those alive beside them on the way back.
+fn sound_front(model: &ModelConfig, downsampling: Option<&Downsampling>) -> (u64, u64) {
+    let channels = match model {
+        ModelConfig::Hubert(m) => m.conv_channels,
+        ModelConfig::Wav2vec2(m) => m.conv_channels,
+        ModelConfig::Wav2vec2Conformer(m) => m.conv_channels,
+        _ => return (0, 0),
+    } as u64;
+    let Some(downsampling) = downsampling else { return (0, 0) };
+    // Places of each layer that one frame comes from.
+    let mut places = downsampling.hop() as u64;
+    let mut all = 0;
+    let mut widest = 0;
+    for (_, stride) in &downsampling.layers {
+        places /= (*stride as u64).max(1);
+        all += places;
+        widest = widest.max(places);
+    }
+    // What each convolution, norm and activation reads; the first layer is the widest.
+    (3 * all * channels, 2 * widest * channels)
 }
 
 /// Convolutions before the encoder: numbers that the tape keeps of one row, and those alive beside them on the way back.
@@ -170,6 +205,9 @@ fn predicted_share(objective: &ObjectiveConfig) -> f64 {
         ObjectiveConfig::Distillation(d) => d.masked_lm.as_ref().map_or(0.0, |m| m.mask_fraction),
         // Of each word its first token.
         ObjectiveConfig::Tagging(_) => 1.0,
+        // Frames of hidden spans; all frames.
+        ObjectiveConfig::Contrastive(_) | ObjectiveConfig::MaskedPrediction(_) => 0.5,
+        ObjectiveConfig::Ctc(_) => 1.0,
         ObjectiveConfig::Classification(_) | ObjectiveConfig::Prompt(_) => 0.0,
     }
 }
@@ -200,7 +238,6 @@ pub fn plan(
         }
     }
     let s = shape(&recipe.model, recipe.precision);
-    let t = recipe.batch.max_seq_len as u64;
     let flops_per_token = 3.0 * architecture.forward_flops(recipe.batch.max_seq_len);
     let tokens_per_step = recipe.batch.tokens_per_step() as u64;
     let (steps, tokens) = match recipe.horizon {
@@ -208,13 +245,14 @@ pub fn plan(
         HorizonConfig::Tokens(tokens) => (tokens.div_ceil(tokens_per_step.max(1)), tokens),
     };
     let rows = recipe.batch.microbatch as u64;
-    let micro = rows * t;
+    let micro = recipe.batch.positions_per_pass() as u64;
     let weights = num_parameters * F32;
     let gradients = num_trained * F32 * if recipe.batch.accumulate_steps > 1 { 2 } else { 1 };
     let kept = if recipe.activation_checkpointing { s.layers * s.c + s.kept } else { s.layers * s.kept };
     let (front_kept, front_passing) = front(&recipe.model);
-    let activations = F32 * (micro * (kept + 3 * s.c) + rows * front_kept);
-    let passing = F32 * (micro * s.passing).max(rows * front_passing);
+    let (sound_kept, sound_passing) = sound_front(&recipe.model, architecture.downsampling().as_ref());
+    let activations = F32 * (micro * (kept + 3 * s.c + sound_kept) + rows * front_kept);
+    let passing = F32 * (micro * s.passing).max(rows * front_passing).max(micro * sound_passing);
     let width = architecture.labels().map_or(architecture.vocab_size(), <[String]>::len) as u64;
     let predicted = (micro as f64 * predicted_share(&recipe.objective)) as usize;
     let logits = F32 * width * predicted.min(chunk_rows(predicted, width as usize)) as u64;

@@ -4,12 +4,14 @@ use std::path::PathBuf;
 
 use arcuate_data::DataConfig;
 use arcuate_decode::SamplesConfig;
-use arcuate_eval::EvaluationConfig;
+use arcuate_eval::{EvaluationConfig, TranscriptsConfig};
 use arcuate_model::ModelConfig;
 use arcuate_objective::ObjectiveConfig;
 use arcuate_ops::{DeviceKind, Precision};
 use arcuate_text::TokenizerConfig;
-use arcuate_train::{BatchConfig, CheckpointConfig, GuardConfig, HorizonConfig, OptimizerConfig, ScheduleConfig};
+use arcuate_train::{
+    BatchConfig, CheckpointConfig, FreezeUntil, GuardConfig, HorizonConfig, OptimizerConfig, RateRule, ScheduleConfig,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +38,12 @@ pub struct Recipe {
     /// Parameters that are not trained, by name; `*` stands for any characters: `"model.embed_tokens.*"`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub freeze: Vec<String>,
+    /// Parameters that are not trained at first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub freeze_until: Vec<FreezeUntil>,
+    /// Parameters that learn at another rate; of several tables that cover a name the first counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub learning_rate: Vec<RateRule>,
     /// How text becomes tokens: `[tokenizer.byte_bpe]` and others.
     pub tokenizer: TokenizerConfig,
     /// Which texts are read, how they are split and packed.
@@ -57,6 +65,9 @@ pub struct Recipe {
     /// How often the held-out part is evaluated. Left out: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluation: Option<EvaluationConfig>,
+    /// How a speech recogniser is scored after training. Left out: by the best token of each frame.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transcripts: Option<TranscriptsConfig>,
     /// Texts that are generated after training. Left out: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<SamplesConfig>,

@@ -41,7 +41,7 @@ pub use metrics::{Metrics, MetricsTail, MetricsWriter, Record, read_metrics, ser
 pub use numbers::{format_bytes, format_count, format_number};
 pub use plot::{Chart, Effect, EffectPlot, OVER_SEEDS, Series, TerminalSize, thinned};
 pub use recipe_diff::{KeyDifference, flatten_toml, recipe_difference, recipe_differences};
-pub use report::{LedgerRow, Report, Table, Tone};
+pub use report::{HeardWord, LedgerRow, Report, Table, Tone, Utterance};
 pub use run_dir::{RunDir, check_run_name};
 pub use status::{State, Status, is_done_with};
 pub use summary::{Direction, RunSummary, summarise};

@@ -1,11 +1,14 @@
 //! `report.html`: one page that needs no other file, no network and no scripts; light, dark, wide and narrow.
 
 mod parts;
+mod utterances;
 
 use std::fmt::Write as _;
 
 use parts::ledger_table;
 pub use parts::{LedgerRow, Table, Tone, code_block, escape, figure, sample_block};
+use utterances::utterance_table;
+pub use utterances::{HeardWord, Utterance};
 
 use crate::plot::CHART_STYLE;
 use crate::{Chart, Confusion, EffectPlot};
@@ -102,6 +105,13 @@ impl Report {
         self.section(heading, body)
     }
 
+    /// Recognised utterances beside what was said, with players: the worst, say, or the best.
+    #[must_use]
+    pub fn utterances(self, heading: &str, utterances: &[Utterance]) -> Self {
+        let body = utterance_table(utterances);
+        self.section(heading, body)
+    }
+
     /// A recipe, log or other text in fixed width, comments pale; folded away behind its heading if `is_folded`.
     #[must_use]
     pub fn code(self, heading: &str, text: &str, is_folded: bool) -> Self {
@@ -142,7 +152,7 @@ impl Report {
             "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
              <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n\
              <meta name=\"color-scheme\" content=\"light dark\">\n\
-             <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
+             <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; media-src data:\">\n\
              <title>{title}</title>\n<style>\n{CHART_STYLE}{PAGE_STYLE}</style>\n</head>\n<body class=\"own\">\n<main>\n\
              <header><h1>{title}</h1>"
         );
@@ -199,6 +209,17 @@ mod tests {
             .ledger(&[row])
             .confusion(EVIL, &Confusion::new(1, std::slice::from_ref(&text)))
             .samples(EVIL, &[(text.clone(), text.clone())])
+            .utterances(
+                EVIL,
+                &[Utterance {
+                    id: text.clone(),
+                    words: vec![
+                        HeardWord::Wrong { said: text.clone(), heard: text.clone() },
+                        HeardWord::Right(text.clone()),
+                    ],
+                    ..Utterance::default()
+                }],
+            )
             .code(EVIL, &format!("a = \"{EVIL}\" # {EVIL}"), false)
             .facts(EVIL, &[(text.clone(), text)])
             .footer(EVIL)

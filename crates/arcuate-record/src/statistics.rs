@@ -90,8 +90,8 @@ impl Bootstrap {
         Some(Interval { low, high })
     }
 
-    /// The statistic of each resample; empty without items.
-    fn draws(&self, num_items: usize, statistic: impl Fn(&[usize]) -> f64) -> Vec<f64> {
+    /// The statistic of each resample; empty without items. The same seed and number of items give the same draws.
+    pub fn draws(&self, num_items: usize, statistic: impl Fn(&[usize]) -> f64) -> Vec<f64> {
         if num_items == 0 {
             return Vec::new();
         }

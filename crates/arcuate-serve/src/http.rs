@@ -62,7 +62,7 @@ const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'sel
      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 /// A page from a run folder holds its style, and runs nothing.
 const CLOSED_POLICY: &str =
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'; sandbox";
+    "default-src 'none'; style-src 'unsafe-inline'; media-src data:; base-uri 'none'; frame-ancestors 'none'; sandbox";
 
 impl Response {
     /// A page of ours.

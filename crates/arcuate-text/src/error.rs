@@ -66,6 +66,16 @@ pub enum Error {
         /// The reason.
         message: String,
     },
+    /// A file of transcripts could not be understood.
+    #[error("line {line} of the {format} file: {message}")]
+    Transcript {
+        /// The format it was taken for.
+        format: &'static str,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong and what would be right.
+        message: String,
+    },
     /// An ARPA file is wrong.
     #[error("`{}`, line {line}, section {section}: {message}", path.display())]
     Arpa {

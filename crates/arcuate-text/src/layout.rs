@@ -28,12 +28,8 @@ pub(crate) struct Parts {
 
 /// The whole `tokenizer.json`.
 pub(crate) fn document(parts: Parts) -> Value {
-    let added: Vec<Value> = parts
-        .specials
-        .iter()
-        .enumerate()
-        .map(|(id, content)| json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true}))
-        .collect();
+    let added: Vec<Value> =
+        parts.specials.iter().enumerate().map(|(id, content)| special_token(id as u64, content)).collect();
     json!({
         "version": "1.0",
         "truncation": null,
@@ -45,6 +41,11 @@ pub(crate) fn document(parts: Parts) -> Value {
         "decoder": parts.decoder,
         "model": parts.model,
     })
+}
+
+/// The entry of a special token among the `added_tokens`.
+pub(crate) fn special_token(id: u64, content: &str) -> Value {
+    json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true})
 }
 
 /// Puts special tokens around a text, for other programs that encode with them: `before` text `after`.
@@ -107,7 +108,7 @@ pub(crate) fn check_names<'a>(
 }
 
 /// More tokens than any vocabulary has; token ids and memory stay bounded.
-const MAX_VOCAB: usize = 4_000_000;
+pub(crate) const MAX_VOCAB: usize = 4_000_000;
 
 /// Roles and contents as a recipe names them.
 pub(crate) fn names(pairs: &[(SpecialToken, &str)]) -> SpecialNames {

@@ -1,4 +1,5 @@
-//! Tokenizers: training, loading, saving, looking at how text is cut; n-gram language models. Knows no tensors.
+//! Tokenizers (training, loading, saving, looking at how text is cut), normalisers of transcripts, transcripts as files, n-gram language
+//! models. Knows no tensors.
 //!
 //! A tokenizer is chosen in a recipe by the name of its table, `[tokenizer.byte_bpe]` and so on; each name
 //! is one file here. Whatever its origin, it becomes a [`Tokenizer`]: the public `tokenizer.json` layout,
@@ -10,22 +11,28 @@ mod error;
 mod inspect;
 mod layout;
 mod merge;
+mod normalise;
 mod special;
 mod stream;
 mod tokenizer;
 
 pub mod byte_bpe;
+pub mod chars;
 pub mod file;
 pub mod lexicon;
 pub mod ngram;
+pub mod none;
+pub mod transcript;
 pub mod unigram;
 pub mod wordpiece;
 
 pub use byte_level::PreTokenizer;
+pub use chars::unknown_characters;
 pub use error::{Error, Result};
 pub use inspect::{InspectedToken, Inspection};
 pub use lexicon::Lexicon;
 pub use ngram::Ngram;
+pub use normalise::{Case, Keep, Normaliser, UnicodeForm};
 pub use special::SpecialToken;
 pub use stream::DecodeStream;
 pub use tokenizer::Tokenizer;
@@ -74,7 +81,7 @@ macro_rules! tokenizers {
     };
 }
 
-tokenizers! { ByteBpe => byte_bpe, File => file, Unigram => unigram, Wordpiece => wordpiece }
+tokenizers! { ByteBpe => byte_bpe, Chars => chars, File => file, None => none, Unigram => unigram, Wordpiece => wordpiece }
 
 #[cfg(test)]
 mod tests {

@@ -2,15 +2,16 @@
 
 use crate::byte_level::{self, PreTokenizer};
 use crate::special::SpecialNames;
-use crate::{DecodeStream, Error, InspectedToken, Inspection, Result, SpecialToken, TokenizerConfig};
-use crate::{byte_bpe, count, unigram};
+use crate::{DecodeStream, Error, InspectedToken, Inspection, Normaliser, Result, SpecialToken, TokenizerConfig};
+use crate::{byte_bpe, chars, count, unigram};
 use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{OnceLock, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use tokenizers::Model;
 use tokenizers::utils::SysRegex;
 
@@ -27,7 +28,7 @@ const NO_MAX_LENGTH: f64 = 1e30;
 ///
 /// Text never becomes a special token by itself: `"<|endoftext|>"` in a document is spelled out. Use
 /// [`Tokenizer::encode_with_special`] where a prompt may name special tokens.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// The content of `tokenizer.json`.
@@ -37,13 +38,15 @@ pub struct Tokenizer {
     special_ids: HashMap<SpecialToken, u32>,
     /// The content of `tokenizer_config.json`.
     config: Map<String, Value>,
+    /// Applied to every text before it is encoded.
+    normaliser: Option<Normaliser>,
     vocab_size: usize,
     cut: Cut,
     word_starts: OnceLock<Vec<bool>>,
 }
 
 /// How text may be cut before encoding without changing the tokens.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Cut {
     /// Not known: encode in one piece.
     Whole,
@@ -52,7 +55,7 @@ enum Cut {
     /// At a space, which the tokenizer puts back.
     AtSpace,
     /// Into words by a published rule; their tokens are remembered.
-    Words(Box<Words>),
+    Words(Arc<Words>),
 }
 
 /// A published rule and the tokens of words already met.
@@ -88,11 +91,12 @@ impl Tokenizer {
         config.train(&mut texts)
     }
 
-    /// Loads a `tokenizer.json`, or the one in a folder, with the names of special tokens in the files beside it.
+    /// Loads a `tokenizer.json`, or the one in a folder, with the names of special tokens in the files beside it. A folder of a
+    /// published CTC model may have a `vocab.json` of single characters instead.
     pub fn load(path: &Path) -> Result<Self> {
         let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_path_buf() };
         if path.is_dir() && !file.exists() {
-            return Err(Error::Missing { path: path.to_path_buf() });
+            return Self::load_characters(path)?.ok_or_else(|| Error::Missing { path: path.to_path_buf() });
         }
         let json = read_text(&file)?;
         let broken = |message: String| Error::Broken { path: file.clone(), message };
@@ -104,6 +108,19 @@ impl Tokenizer {
         let added: Vec<String> = head.added_tokens.iter().map(|a| a.content.clone()).collect();
         let names = SpecialNames::resolve(&[&config, &map], &added, |name| inner.token_to_id(name).is_some());
         Self::assemble(inner, json, &head, names, config).map_err(broken)
+    }
+
+    /// A `vocab.json` of single characters; `None` where there is none, or merges beside it that make it one of BPE.
+    fn load_characters(folder: &Path) -> Result<Option<Self>> {
+        let file = folder.join("vocab.json");
+        let Some(vocabulary) = read_object(&file)?.filter(|_| !folder.join("merges.txt").exists()) else {
+            return Ok(None);
+        };
+        let beside = |name: &str| Ok::<_, Error>(read_object(&folder.join(name))?.unwrap_or_default());
+        let (added, config) = (beside("added_tokens.json")?, beside("tokenizer_config.json")?);
+        chars::from_vocabulary(&vocabulary, &added, config, &beside("special_tokens_map.json")?)
+            .map(Some)
+            .map_err(|message| Error::Broken { path: file, message })
     }
 
     /// Makes a tokenizer of its document.
@@ -137,12 +154,17 @@ impl Tokenizer {
         for (token, name) in names.iter() {
             hasher.update(format!("\0{}\0{name}", token.key()).as_bytes());
         }
+        let normaliser = chars::normaliser(&config)?;
+        if let Some(normaliser) = &normaliser {
+            hasher.update(format!("\0{}", json!(normaliser)).as_bytes());
+        }
         let hash = hasher.finalize().to_hex().to_string();
         let word_starts = OnceLock::new();
-        Ok(Self { inner, json, hash, names, special_ids, config, vocab_size, cut, word_starts })
+        Ok(Self { inner, json, hash, names, special_ids, config, normaliser, vocab_size, cut, word_starts })
     }
 
-    /// Writes `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json` into a folder, which is made if needed.
+    /// Writes `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json` into a folder, which is made if needed; of
+    /// single characters also `vocab.json`.
     pub fn save(&self, dir: &Path) -> Result<()> {
         std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
         let mut config = self.config.clone();
@@ -153,11 +175,16 @@ impl Tokenizer {
             config.entry(token.key()).or_insert_with(|| name.into());
             map.insert(token.key().to_owned(), name.into());
         }
-        let files = [
+        let mut files = vec![
             ("tokenizer.json", self.json.clone()),
             ("tokenizer_config.json", pretty(config)),
             ("special_tokens_map.json", pretty(map)),
         ];
+        if self.config.contains_key(chars::DELIMITER_KEY) {
+            let mut tokens: Vec<(String, u32)> = self.inner.get_vocab(true).into_iter().collect();
+            tokens.sort_unstable_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)));
+            files.push(("vocab.json", pretty(tokens.into_iter().map(|(token, id)| (token, id.into())).collect())));
+        }
         for (name, content) in files {
             let path = dir.join(name);
             std::fs::write(&path, content).map_err(Error::io("write", &path))?;
@@ -188,6 +215,24 @@ impl Tokenizer {
     pub fn with_model_max_length(mut self, num_tokens: usize) -> Self {
         self.config.insert("model_max_length".to_owned(), num_tokens.into());
         self
+    }
+
+    /// The text as it is cut into tokens: normalised, if the tokenizer has a normaliser.
+    pub fn normalise<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        match &self.normaliser {
+            Some(normaliser) => Cow::Owned(normaliser.apply(text)),
+            None => Cow::Borrowed(text),
+        }
+    }
+
+    /// The normaliser that is applied to every text, where the tokenizer has one.
+    pub fn normaliser(&self) -> Option<&Normaliser> {
+        self.normaliser.as_ref()
+    }
+
+    /// The token that stands between words, where single characters are the tokens.
+    pub fn word_delimiter(&self) -> Option<u32> {
+        self.token_to_id(self.config.get(chars::DELIMITER_KEY)?.as_str()?)
     }
 
     /// The tokens of a text, without special tokens.
@@ -238,7 +283,7 @@ impl Tokenizer {
         let failed = |error: tokenizers::Error| Error::Encode { num_bytes: text.len(), message: error.to_string() };
         match &self.cut {
             Cut::Words(words) => self.encode_words(text, words).map_err(failed),
-            _ => Ok(self.inner.encode_fast(text, false).map_err(failed)?.get_ids().to_vec()),
+            _ => Ok(self.inner.encode_fast(&*self.normalise(text), false).map_err(failed)?.get_ids().to_vec()),
         }
     }
 
@@ -381,8 +426,9 @@ impl Tokenizer {
         ids.map(|id| self.id_to_token(id).is_none_or(|token| self.is_special(id) || starts(&token))).collect()
     }
 
-    /// How a text is cut.
+    /// How a text is cut; it is normalised first if the tokenizer has a normaliser, and ranges are places in the normalised text.
     pub fn inspect(&self, text: &str) -> Result<Inspection> {
+        let text = &*self.normalise(text);
         let encoding = self
             .inner
             .encode(text, false)
@@ -416,7 +462,7 @@ impl Cut {
             BPE(_) if normalizer.is_null() => match PreTokenizer::recognise(pre_tokenizer) {
                 Some(rule) => {
                     let regex = SysRegex::new(rule.pattern()).map_err(|error| error.to_string())?;
-                    Self::Words(Box::new(Words { rule, regex, remembered: RwLock::default() }))
+                    Self::Words(Arc::new(Words { rule, regex, remembered: RwLock::default() }))
                 }
                 None => Self::Whole,
             },

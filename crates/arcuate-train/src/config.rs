@@ -1,5 +1,6 @@
 //! The recipe tables that belong to the training loop: batch, horizon, checkpoints, guards.
 
+use arcuate_data::MicrobatchLimits;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -99,7 +100,8 @@ impl std::fmt::Display for Length {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BatchConfig {
-    /// Tokens in a row; longer documents are cut.
+    /// Tokens in a row; longer documents are cut. Of speech: frames of the network; longer utterances are left out, or cut where
+    /// nothing of their transcript is needed.
     #[schemars(range(min = 1))]
     pub max_seq_len: usize,
     /// Rows in one forward pass; memory grows with it.
@@ -109,9 +111,25 @@ pub struct BatchConfig {
     #[serde(default = "one")]
     #[schemars(range(min = 1))]
     pub accumulate_steps: usize,
+    /// Most frames in one forward pass of speech, padding included: rows of similar length are put together, fewer of them
+    /// where they are long. Left out: always `microbatch` rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_frames: Option<usize>,
 }
 
 impl BatchConfig {
+    /// What one forward pass takes.
+    pub fn limits(&self) -> MicrobatchLimits {
+        MicrobatchLimits { rows: self.microbatch, tokens: self.max_frames.map(|frames| frames as u64) }
+    }
+
+    /// The most positions that one forward pass computes, padding included.
+    pub fn positions_per_pass(&self) -> usize {
+        let all = self.microbatch.saturating_mul(self.max_seq_len);
+        self.max_frames.map_or(all, |most| all.min(most.max(self.max_seq_len)))
+    }
+
     /// Rows in one step of the optimizer.
     pub fn global_batch(&self) -> usize {
         self.microbatch.saturating_mul(self.accumulate_steps)
@@ -119,7 +137,7 @@ impl BatchConfig {
 
     /// The most tokens one step of the optimizer can hold.
     pub fn tokens_per_step(&self) -> usize {
-        self.global_batch().saturating_mul(self.max_seq_len)
+        self.positions_per_pass().saturating_mul(self.accumulate_steps)
     }
 
     /// Values that no run can use, each with its key.
@@ -190,6 +208,33 @@ impl CheckpointConfig {
     }
 }
 
+/// `[[freeze_until]]`: parameters that stay as they are at first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FreezeUntil {
+    /// Names of parameters; `*` stands for any characters.
+    pub pattern: String,
+    /// Steps for which they do not move. Nothing decays them either, and optimizers begin with them as if the run began then.
+    #[schemars(range(min = 1))]
+    pub steps: u64,
+}
+
+/// `[[learning_rate]]`: parameters that learn at another rate. Of several that cover a name the first counts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RateRule {
+    /// Names of parameters; `*` stands for any characters.
+    pub pattern: String,
+    /// Factor of the learning rate.
+    #[schemars(range(min = 0.0))]
+    pub factor: f64,
+    /// One more factor for each layer that lies above, such as 0.9: the first number in a name is that of its layer, and the
+    /// highest one under the pattern is the top. Left out: all layers alike.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0))]
+    pub layer_decay: Option<f64>,
+}
+
 /// `[guard]`: when the run skips an update, goes back, or stops to save what was learnt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -210,6 +255,14 @@ pub struct GuardConfig {
     /// A step (or evaluation, or save) that makes no progress for so long is reported as stalled.
     #[schemars(range(min = 1))]
     pub stall_seconds: u64,
+    /// A sign of collapse (dead codebooks, only blanks, a loss at chance, no gradient) is told once it has held for so many steps
+    /// in a row.
+    #[schemars(range(min = 1))]
+    pub collapse_steps: u64,
+    /// The first so many steps are not looked at for such signs: many runs begin like that.
+    pub collapse_after_steps: u64,
+    /// Stop the run at such a sign instead of telling it and going on.
+    pub stop_on_collapse: bool,
 }
 
 impl Default for GuardConfig {
@@ -221,6 +274,9 @@ impl Default for GuardConfig {
             rollback_learning_rate_factor: 0.5,
             max_rollbacks: 2,
             stall_seconds: 600,
+            collapse_steps: 200,
+            collapse_after_steps: 500,
+            stop_on_collapse: false,
         }
     }
 }
@@ -249,6 +305,9 @@ impl GuardConfig {
         }
         if self.stall_seconds == 0 {
             found.push(at_least_one(("stall_seconds", 0)));
+        }
+        if self.collapse_steps == 0 {
+            found.push(at_least_one(("collapse_steps", 0)));
         }
         found
     }
@@ -311,15 +370,17 @@ mod tests {
             spike_sigma: f64::NAN,
             rollback_learning_rate_factor: 0.0,
             stall_seconds: 0,
+            collapse_steps: 0,
             ..GuardConfig::default()
         };
-        let expected = ["spike_window_steps", "spike_sigma", "rollback_learning_rate_factor", "stall_seconds"];
+        let expected =
+            ["spike_window_steps", "spike_sigma", "rollback_learning_rate_factor", "stall_seconds", "collapse_steps"];
         assert_eq!(keys(&config.check()), expected);
     }
 
     #[test]
     fn a_batch_of_nothing_or_of_too_much_is_found() {
-        let batch = BatchConfig { max_seq_len: 256, microbatch: 8, accumulate_steps: 2 };
+        let batch = BatchConfig { max_seq_len: 256, microbatch: 8, accumulate_steps: 2, max_frames: None };
         assert_eq!((batch.global_batch(), batch.tokens_per_step()), (16, 4096));
         assert_eq!(batch.check(), vec![]);
         let empty = BatchConfig { microbatch: 0, ..batch.clone() };

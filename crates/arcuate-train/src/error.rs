@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::guard::BatchId;
+use crate::guard::{BatchId, Collapse};
 
 /// The result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -141,6 +141,11 @@ impl std::fmt::Display for Health {
 }
 
 impl Health {
+    /// A sign of collapse that stops the run before the update of `step`. No batch is to blame.
+    pub(crate) fn of_collapse(step: u64, Collapse { what, causes, next }: Collapse) -> Self {
+        Self { step, what, causes, next, batch: Vec::new() }
+    }
+
     /// Name of the file in the run folder that [`Self::save`] writes.
     pub const FILE_NAME: &str = "health.json";
 

@@ -1,13 +1,18 @@
 //! The health referee: what a loss and a gradient norm mean for the update about to be made.
 //!
 //! A number that is not finite stops the run before the update. A loss far above its recent mean is a spike: first the
-//! update is skipped, then the run goes back to a checkpoint with a lower rate, then it stops.
+//! update is skipped, then the run goes back to a checkpoint with a lower rate, then it stops. Signs of a collapse that hold for
+//! many steps are told, or stop the run.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+mod collapse;
 mod spike;
 mod stall;
 
+pub use collapse::Collapse;
 pub use spike::Spike;
 pub use stall::{Heartbeat, Stall, Watchdog};
 
@@ -71,6 +76,9 @@ pub struct GuardState {
     /// Factor of the learning rate that follows from them.
     #[serde(with = "exact::one")]
     pub learning_rate_factor: f64,
+    /// Steps in a row that each sign of a collapse has been seen.
+    #[serde(default)]
+    pub signs: BTreeMap<String, u64>,
 }
 
 impl Default for GuardState {
@@ -81,6 +89,7 @@ impl Default for GuardState {
             num_skips: 0,
             num_rollbacks: 0,
             learning_rate_factor: 1.0,
+            signs: BTreeMap::new(),
         }
     }
 }
@@ -94,6 +103,7 @@ pub struct Guard {
     num_skips: u64,
     num_rollbacks: u64,
     learning_rate_factor: f64,
+    signs: BTreeMap<String, u64>,
 }
 
 impl Guard {
@@ -114,6 +124,7 @@ impl Guard {
             num_skips: state.num_skips,
             num_rollbacks: state.num_rollbacks,
             learning_rate_factor: if factor.is_finite() && factor > 0.0 { factor } else { 1.0 },
+            signs: state.signs,
         }
     }
 
@@ -125,6 +136,7 @@ impl Guard {
             num_skips: self.num_skips,
             num_rollbacks: self.num_rollbacks,
             learning_rate_factor: self.learning_rate_factor,
+            signs: self.signs.clone(),
         }
     }
 
@@ -154,6 +166,11 @@ impl Guard {
             return Action::RollBack { learning_rate_factor: self.learning_rate_factor, spike };
         }
         Action::Stop(Box::new(self.too_many_spikes(spike, batch())))
+    }
+
+    /// Looks for signs of a collapse in the means of a step (from 0); each is told once as long as it lasts.
+    pub fn watch(&mut self, step: u64, terms: &[(&'static str, f64)], grad_norm: f64) -> Option<Collapse> {
+        collapse::watch(&self.config, &mut self.signs, step, terms, grad_norm)
     }
 
     /// Takes the window of the checkpoint that the run went back to, and remembers that it went back.

@@ -10,6 +10,9 @@ use burn::tensor::{Device, Tensor, TensorData};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::config::RateRule;
+use crate::run::matches;
+
 pub mod adamw;
 pub mod lion;
 pub mod muon;
@@ -80,7 +83,7 @@ pub(crate) struct Update<'a> {
     pub rate_factor: f64,
     /// Factor of the gradient: one over the count, and clipping.
     pub grad_scale: f64,
-    /// Updates of this run, this one included.
+    /// Updates of this tensor, this one included.
     pub step: u64,
 }
 
@@ -97,12 +100,22 @@ pub struct Optimizer {
     /// Flattened moments by parameter name.
     moments: BTreeMap<String, Vec<Tensor<1>>>,
     step: u64,
+    /// Updates of the run before the first one of a parameter, by name; of those not here 0.
+    begun: BTreeMap<String, u64>,
+    /// Factors of the learning rate by parameter name; of those not here 1.
+    rates: BTreeMap<String, f64>,
 }
 
 impl Optimizer {
     /// An optimiser that has seen nothing.
     pub fn new(config: OptimizerConfig) -> Self {
-        Self { config, moments: BTreeMap::new(), step: 0 }
+        Self { config, moments: BTreeMap::new(), step: 0, begun: BTreeMap::new(), rates: BTreeMap::new() }
+    }
+
+    /// The same with factors of the learning rate by parameter name.
+    #[must_use]
+    pub fn with_rates(self, rates: BTreeMap<String, f64>) -> Self {
+        Self { rates, ..self }
     }
 
     /// Updates made.
@@ -118,7 +131,7 @@ impl Optimizer {
         network.replace(&mut mapper)
     }
 
-    /// Writes `optimizer.safetensors`: tensors `NAME/0`, `NAME/1` and the step.
+    /// Writes `optimizer.safetensors`: tensors `NAME/0`, `NAME/1`, `NAME/begun` and the step.
     pub fn save(&self, dir: &Path) -> Result<(), arcuate_model::Error> {
         let mut all = BTreeMap::new();
         for (name, moments) in &self.moments {
@@ -127,7 +140,8 @@ impl Optimizer {
                 all.insert(format!("{name}/{i}"), (vec![values.len()], values));
             }
         }
-        all.insert("step".to_string(), (vec![2], vec![(self.step >> 16) as f32, (self.step & 0xffff) as f32]));
+        all.insert("step".to_string(), count(self.step));
+        all.extend(self.begun.iter().map(|(name, begun)| (format!("{name}/begun"), count(*begun))));
         tensors::write(&dir.join("optimizer.safetensors"), &all)
     }
 
@@ -137,8 +151,12 @@ impl Optimizer {
         let mut optimizer = Self::new(config);
         for full in file.names() {
             let Some(values) = file.f32(&full)? else { continue };
+            let count = || ((values.data[0] as u64) << 16) | values.data[1] as u64;
             match full.rsplit_once('/') {
-                None => optimizer.step = ((values.data[0] as u64) << 16) | values.data[1] as u64,
+                None => optimizer.step = count(),
+                Some((name, "begun")) => {
+                    optimizer.begun.insert(name.to_string(), count());
+                }
                 // Names are sorted, so the moments of a tensor come in order.
                 Some((name, _)) => {
                     let moment = Tensor::from_data(TensorData::new(values.data, values.shape), device);
@@ -148,6 +166,30 @@ impl Optimizer {
         }
         Ok(optimizer)
     }
+}
+
+/// A count as a tensor: numbers of 16 bits are exact.
+fn count(n: u64) -> (Vec<usize>, Vec<f32>) {
+    (vec![2], vec![(n >> 16) as f32, (n & 0xffff) as f32])
+}
+
+/// The factor of the learning rate of each parameter, where it is not 1.
+pub fn learning_rates(rules: &[RateRule], names: &[String]) -> BTreeMap<String, f64> {
+    let layer = |name: &str| name.split('.').find_map(|part| part.parse::<u32>().ok());
+    let rule = |name: &str| rules.iter().find(|rule| matches(&rule.pattern, name));
+    let mut rates = BTreeMap::new();
+    for name in names {
+        let Some(rule) = rule(name) else { continue };
+        let depth = |decay: f64| {
+            let covered = names.iter().filter(|name| matches(&rule.pattern, name));
+            let top = covered.filter_map(|name| layer(name)).max();
+            let above = top.zip(layer(name)).map_or(0, |(top, layer)| top - layer);
+            decay.powi(above as i32)
+        };
+        rates.insert(name.clone(), rule.factor * rule.layer_decay.map_or(1.0, depth));
+    }
+    rates.retain(|_, rate| *rate != 1.0);
+    rates
 }
 
 struct Mapper<'a> {
@@ -161,14 +203,17 @@ impl Replace for Mapper<'_> {
     fn replace<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let Some(grad) = self.grads.remove(name) else { return param };
         let optimizer = &mut *self.optimizer;
+        if !optimizer.moments.contains_key(name) && optimizer.step > 1 {
+            optimizer.begun.insert(name.to_string(), optimizer.step - 1);
+        }
         param.map(|old| {
             let shape = old.dims();
             let update = Update {
                 name,
                 shape: &shape,
-                rate_factor: self.rate_factor,
+                rate_factor: self.rate_factor * optimizer.rates.get(name).copied().unwrap_or(1.0),
                 grad_scale: self.grad_scale,
-                step: optimizer.step,
+                step: optimizer.step - optimizer.begun.get(name).copied().unwrap_or(0),
             };
             let len: usize = shape.iter().product();
             let flat = old.inner().reshape([len]);
@@ -268,6 +313,24 @@ mod tests {
         ] {
             assert!(serde_json::from_str::<OptimizerConfig>(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_first_rule_that_covers_a_name_counts_and_lower_layers_learn_slower() {
+        let names = ["embed.weight", "layers.0.w", "layers.1.w", "layers.11.w", "layers.11.v", "head.weight"];
+        let names: Vec<String> = names.map(str::to_owned).to_vec();
+        let rule = |pattern: &str, factor, layer_decay| RateRule { pattern: pattern.to_owned(), factor, layer_decay };
+        let rules =
+            [rule("*.v", 1.0, None), rule("layers.*", 0.5, Some(0.9)), rule("*", 3.0, None), rule("head.*", 9.0, None)];
+        let rates = learning_rates(&rules, &names);
+        let rate = |name: &str| rates.get(name).copied().unwrap_or(1.0);
+        assert_eq!(
+            [rate("embed.weight"), rate("head.weight"), rate("layers.11.v"), rate("layers.11.w")],
+            [3.0, 3.0, 1.0, 0.5]
+        );
+        assert!((rate("layers.1.w") - 0.5 * 0.9f64.powi(10)).abs() < 1e-12);
+        assert!((rate("layers.0.w") - 0.5 * 0.9f64.powi(11)).abs() < 1e-12);
+        assert!(learning_rates(&[], &names).is_empty());
     }
 
     #[test]

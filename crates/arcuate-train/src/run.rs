@@ -2,24 +2,26 @@
 //!
 //! The loop knows neither recipes nor files of the record: what happens around a step is told to `Hooks`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arcuate_data::{Batch, Row, Sampler, collate};
+use arcuate_data::{Batch, Sampler};
 use arcuate_model::{Dropout, Input, Network, Replace, Seen, Visit, is_buffer};
-use arcuate_objective::Objective;
+use arcuate_objective::{Objective, Term};
 use arcuate_ops::Precision;
 use burn::module::Param;
 use burn::tensor::{Device, Tensor};
 
 use crate::checkpoint::{Checkpoint, CheckpointStore, LoopState};
-use crate::config::{BatchConfig, CheckpointConfig, GuardConfig, HorizonConfig, Position};
+use crate::config::{BatchConfig, CheckpointConfig, FreezeUntil, GuardConfig, HorizonConfig, Position, RateRule};
+use crate::feed::Feed;
 use crate::guard::{Action, BatchId, Guard, Heartbeat, Stall, Watchdog};
-use crate::optimizer::{Gradients, Optimizer, OptimizerConfig};
+use crate::optimizer::{Gradients, Optimizer, OptimizerConfig, learning_rates};
 use crate::schedule::ScheduleConfig;
 use crate::stop::{StopFlag, StopRequest};
-use crate::{Error, Result};
+use crate::{Error, Health, Result};
 
 /// What one run is made of, apart from network and data.
 #[derive(Debug, Clone)]
@@ -42,6 +44,10 @@ pub struct Settings {
     pub guard: GuardConfig,
     /// Patterns of parameter names that stay as they are; `*` stands for any text.
     pub freeze: Vec<String>,
+    /// `[[freeze_until]]`
+    pub freeze_until: Vec<FreezeUntil>,
+    /// `[[learning_rate]]`
+    pub learning_rate: Vec<RateRule>,
     /// Evaluate after every so many steps, and after the last; none: never.
     pub evaluate_every_steps: Option<u64>,
     /// Folder of the checkpoints.
@@ -79,6 +85,8 @@ pub struct StepReport {
     pub seconds: f64,
     /// Whether the referee left out the update.
     pub skipped: bool,
+    /// Means of what the objective tells beside its loss, by name.
+    pub terms: Vec<(&'static str, f64)>,
 }
 
 /// What an evaluation found: the metric that chooses the best checkpoint.
@@ -146,13 +154,31 @@ pub fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-struct Freeze<'a>(&'a [String]);
+/// Which parameters have gradients in the step after so many.
+struct Freeze<'a> {
+    always: &'a [String],
+    until: &'a [FreezeUntil],
+    step: u64,
+}
+
+impl<'a> Freeze<'a> {
+    fn at(settings: &'a Settings, step: u64) -> Self {
+        Self { always: &settings.freeze, until: &settings.freeze_until, step }
+    }
+}
 
 impl Replace for Freeze<'_> {
     fn replace<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let frozen = self.0.iter().any(|pattern| matches(pattern, name));
+        let covers = |until: &FreezeUntil| self.step < until.steps && matches(&until.pattern, name);
+        let frozen = self.always.iter().any(|pattern| matches(pattern, name)) || self.until.iter().any(covers);
         param.set_require_grad(!frozen && !is_buffer(name))
     }
+}
+
+/// Factors of the learning rate of each parameter of a network.
+fn rates(settings: &Settings, network: &Network) -> BTreeMap<String, f64> {
+    let names: Vec<String> = network.architecture().parameters().into_iter().map(|info| info.name).collect();
+    learning_rates(&settings.learning_rate, &names)
 }
 
 /// Moves gradients off the tape and adds them to those of earlier microbatches.
@@ -193,7 +219,36 @@ pub struct Pass {
     pub seen: Option<Seen>,
 }
 
-/// Sum, count and gradients of one microbatch, added to those of earlier ones.
+/// What one microbatch gives beside its gradients.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Passed {
+    /// Sum of the loss.
+    pub sum: f64,
+    /// What divides it.
+    pub count: f64,
+    /// Numbers beside it.
+    pub terms: Vec<Term>,
+}
+
+/// Adds numbers of a microbatch to those of earlier ones.
+fn add_terms(all: &mut Vec<Term>, more: Vec<Term>) {
+    for term in more {
+        match all.iter_mut().find(|other| other.name == term.name) {
+            Some(other) => {
+                other.sum += term.sum;
+                other.count += term.count;
+            }
+            None => all.push(term),
+        }
+    }
+}
+
+/// The means of numbers of which something counts.
+fn means(terms: &[Term]) -> Vec<(&'static str, f64)> {
+    terms.iter().filter(|term| term.count > 0.0).map(|term| (term.name, term.sum / term.count)).collect()
+}
+
+/// Sum, count and numbers of one microbatch; its gradients are added to those of earlier ones.
 pub fn forward_backward(
     network: &Network,
     objective: &dyn Objective,
@@ -201,7 +256,7 @@ pub fn forward_backward(
     compute: Compute,
     pass: Pass,
     grads: &mut Gradients,
-) -> Result<(f64, f64)> {
+) -> Result<Passed> {
     let Pass { dropout, seen } = pass;
     let input = Input { dropout, seen, recompute: compute.activation_checkpointing, ..Input::from_batch(batch) };
     let loss = compute.precision.scope(|| -> Result<_> {
@@ -212,7 +267,7 @@ pub fn forward_backward(
     if loss.count > 0.0 && sum.is_finite() {
         network.visit(&mut Collect { from: loss.sum.backward(), into: grads });
     }
-    Ok((sum, loss.count))
+    Ok(Passed { sum, count: loss.count, terms: loss.terms })
 }
 
 /// Norm over all gradients, divided by the count.
@@ -224,7 +279,7 @@ struct Trainer<'a> {
     settings: &'a Settings,
     network: Option<Network>,
     optimizer: Optimizer,
-    sampler: Sampler,
+    feed: Feed,
     objective: &'a dyn Objective,
     guard: Guard,
     state: LoopState,
@@ -259,11 +314,12 @@ pub fn train(
     let heartbeat = Arc::new(Heartbeat::new(Duration::from_secs(settings.guard.stall_seconds), Instant::now()));
     let _watchdog = Watchdog::spawn(heartbeat.clone(), Duration::from_secs(1), stalled)
         .map_err(|e| Error::io("start the watchdog of", &settings.run_dir, e))?;
+    let optimizer = Optimizer::new(settings.optimizer.clone()).with_rates(rates(settings, &network));
     let mut trainer = Trainer {
         settings,
-        network: Some(network.replace(&mut Freeze(&settings.freeze))),
-        optimizer: Optimizer::new(settings.optimizer.clone()),
-        sampler,
+        network: Some(network.replace(&mut Freeze::at(settings, 0))),
+        optimizer,
+        feed: Feed::new(sampler, settings.batch.limits(), settings.pad_id),
         objective,
         guard: Guard::new(settings.guard.clone()),
         state: LoopState::new(settings.seed, settings.data_fingerprint.clone(), settings.recipe_hash.clone()),
@@ -282,7 +338,7 @@ pub fn train(
     Ok(Outcome {
         network: trainer.network.take().expect("a network between steps"),
         state: trainer.state,
-        sampler: trainer.sampler,
+        sampler: trainer.feed.into_sampler(),
         data_wait_seconds: trainer.data_wait.as_secs_f64(),
     })
 }
@@ -310,11 +366,12 @@ impl Trainer<'_> {
     /// Puts weights, optimiser, data order and guard back to what a checkpoint holds.
     fn load(&mut self, checkpoint: &Checkpoint, state: LoopState) -> Result<()> {
         let network = arcuate_model::load(&checkpoint.path, &self.device).map_err(data)?;
-        self.network = Some(network.replace(&mut Freeze(&self.settings.freeze)));
         let inner = self.device.clone().inner();
-        self.optimizer = Optimizer::load(self.settings.optimizer.clone(), &checkpoint.path, &inner).map_err(data)?;
+        let optimizer = Optimizer::load(self.settings.optimizer.clone(), &checkpoint.path, &inner).map_err(data)?;
+        self.optimizer = optimizer.with_rates(rates(self.settings, &network));
+        self.network = Some(network.replace(&mut Freeze::at(self.settings, state.step)));
         let sampler = serde_json::from_value(state.sampler.clone()).map_err(data)?;
-        self.sampler.restore(&sampler).map_err(data)?;
+        self.feed.restore(&sampler).map_err(data)?;
         self.guard = Guard::restore(self.settings.guard.clone(), state.guard.clone());
         self.state = state;
         self.state.data_fingerprint = self.settings.data_fingerprint.clone();
@@ -334,7 +391,7 @@ impl Trainer<'_> {
             }
             let report = self.step()?;
             let Some(report) = report else { continue };
-            self.hooks.stepped(&report, &self.sampler).map_err(Error::Hook)?;
+            self.hooks.stepped(&report, self.feed.sampler()).map_err(Error::Hook)?;
             let step = self.state.step;
             let last = self.done();
             let stopping = stop.is_requested() && !last;
@@ -361,7 +418,7 @@ impl Trainer<'_> {
     fn save(&mut self, is_best: bool) -> Result<()> {
         let begun = Instant::now();
         self.heartbeat.beat(begun, format!("step {}: save", self.state.step));
-        self.state.sampler = serde_json::to_value(self.sampler.state()).map_err(data)?;
+        self.state.sampler = serde_json::to_value(self.feed.sampler().state()).map_err(data)?;
         self.state.guard = self.guard.state();
         let network = self.network.as_ref().expect("a network between steps");
         let (hooks, optimizer, state) = (&mut self.hooks, &self.optimizer, &self.state);
@@ -376,37 +433,47 @@ impl Trainer<'_> {
         self.hooks.saved(&checkpoint, is_best, begun.elapsed().as_secs_f64()).map_err(Error::Hook)
     }
 
+    /// Trains from now on what stayed as it was until this step.
+    fn thaw(&mut self) {
+        let (settings, step) = (self.settings, self.state.step);
+        if settings.freeze_until.iter().any(|until| until.steps == step) {
+            let network = self.network.take().expect("a network between steps");
+            self.network = Some(network.replace(&mut Freeze::at(settings, step)));
+        }
+    }
+
     /// One step; nothing when the run went back to a checkpoint.
     fn step(&mut self) -> Result<Option<StepReport>> {
         let begun = Instant::now();
         let step = self.state.step;
         self.heartbeat.beat(begun, format!("step {step}"));
-        let (mut grads, mut sum, mut count) = (Gradients::new(), 0.0, 0.0);
+        self.thaw();
+        let (mut grads, mut sum, mut count, mut terms) = (Gradients::new(), 0.0, 0.0, Vec::new());
         let (mut tokens, mut bytes, mut padding) = (0, 0, 0);
         let mut ids: Vec<(u32, u64)> = Vec::new();
         let seen = Seen::default();
         for micro in 0..self.settings.batch.accumulate_steps as u64 {
             let waiting = Instant::now();
-            let rows: Vec<Row> = self.sampler.next_rows(self.settings.batch.microbatch).map_err(data)?;
-            let mut batch = collate(&rows, self.settings.pad_id, None);
+            let mut batch = self.feed.next().map_err(data)?;
             self.objective.prepare(&mut batch, self.settings.seed, step);
             self.data_wait += waiting.elapsed();
             let counter = step * self.settings.batch.accumulate_steps as u64 + micro;
             let dropout = Some(Dropout { seed: self.settings.seed, step: counter });
             let pass = Pass { dropout, seen: Some(seen.clone()) };
-            let (s, c) =
+            let passed =
                 forward_backward(self.network(), self.objective, &batch, self.settings.compute, pass, &mut grads)?;
-            sum += s;
-            count += c;
+            sum += passed.sum;
+            count += passed.count;
+            add_terms(&mut terms, passed.terms);
             tokens += batch.num_tokens() as u64;
             bytes += batch.num_bytes;
-            padding += (batch.input_ids.len() - batch.num_tokens()) as u64;
+            padding += (batch.num_positions() - batch.num_tokens()) as u64;
             ids.extend(batch.sources.iter().copied().zip(batch.row_keys.iter().copied()));
         }
         let count = if count > 0.0 { count } else { 1.0 };
         let loss = sum / count;
         let norm = if loss.is_finite() { global_norm(&grads, count) } else { f64::NAN };
-        let (hooks, sampler) = (&*self.hooks, &self.sampler);
+        let (hooks, sampler) = (&*self.hooks, self.feed.sampler());
         let batch_ids = || {
             let names = sampler.ledger();
             ids.iter()
@@ -428,6 +495,13 @@ impl Trainer<'_> {
                 return self.go_back(&spike.to_string(), learning_rate_factor).map(|()| None);
             }
             Action::Stop(health) => return Err(Error::Health(health)),
+        }
+        let terms = means(&terms);
+        if let Some(collapse) = self.guard.watch(step, &terms, norm) {
+            if self.settings.guard.stop_on_collapse {
+                return Err(Error::Health(Box::new(Health::of_collapse(step, collapse))));
+            }
+            self.hooks.warn(&collapse.to_string());
         }
         let position = Position { step, tokens: self.state.tokens, step_tokens: tokens };
         let factor =
@@ -453,6 +527,7 @@ impl Trainer<'_> {
             learning_rate: factor * self.settings.optimizer.peak_learning_rate(),
             seconds,
             skipped,
+            terms,
         }))
     }
 
@@ -479,6 +554,128 @@ impl Trainer<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn network() -> Network {
+        let keys = r#"{"llama": {"hidden_size": 8, "num_layers": 2, "num_heads": 2, "intermediate_size": 12,
+            "max_seq_len": 8, "tie_word_embeddings": false, "initializer_range": 0.3}}"#;
+        let config = serde_json::from_str(keys).expect("a model");
+        let architecture =
+            arcuate_model::Architecture::new(&config, 11, arcuate_model::Head::Tokens).expect("possible");
+        Network::init(architecture, 5, &arcuate_ops::device::cpu().autodiff())
+    }
+
+    /// The numbers of all parameters by name.
+    fn numbers(network: &Network) -> BTreeMap<String, Vec<f32>> {
+        struct Numbers(BTreeMap<String, Vec<f32>>);
+        impl Visit for Numbers {
+            fn visit<const D: usize>(&mut self, name: &str, value: &Param<Tensor<D>>) {
+                self.0.insert(name.to_owned(), arcuate_ops::gradcheck::values(value.val()));
+            }
+        }
+        let mut all = Numbers(BTreeMap::new());
+        network.visit(&mut all);
+        all.0
+    }
+
+    fn adamw() -> OptimizerConfig {
+        let keys = r#"{"adamw": {"peak_learning_rate": 0.01, "weight_decay": 0.1, "beta2": 0.98}}"#;
+        serde_json::from_str(keys).expect("an optimizer")
+    }
+
+    /// One step on the same four tokens.
+    fn step(network: Network, optimizer: &mut Optimizer, freeze: &mut Freeze<'_>) -> Network {
+        let objective: arcuate_objective::ObjectiveConfig =
+            serde_json::from_str(r#"{"next_token": {}}"#).expect("keys");
+        let objective = objective.build(&arcuate_objective::Vocabulary::default()).expect("sound");
+        let batch = Batch {
+            num_rows: 1,
+            seq_len: 4,
+            input_ids: vec![1, 2, 3, 4],
+            targets: vec![2, 3, 4, 5],
+            weights: None,
+            positions: vec![0, 1, 2, 3],
+            may_attend: vec![[0, 4]; 4],
+            token_types: vec![0; 4],
+            labels: vec![-100],
+            logits: None,
+            sound: None,
+            is_padding: vec![false; 4],
+            row_keys: vec![0],
+            sources: vec![0],
+            num_bytes: 0,
+        };
+        let network = network.replace(freeze);
+        let mut grads = Gradients::new();
+        let (objective, compute) = (objective.as_ref(), Compute::default());
+        let passed =
+            forward_backward(&network, objective, &batch, compute, Pass::default(), &mut grads).expect("sound");
+        let norm = global_norm(&grads, passed.count);
+        optimizer.update(network, grads, passed.count, norm, 1.0)
+    }
+
+    #[test]
+    fn what_waits_is_the_same_to_the_bit_and_then_moves_as_if_the_run_began() {
+        let until = [FreezeUntil { pattern: "model.layers.*".to_owned(), steps: 3 }];
+        let always = ["model.embed_tokens.*".to_owned()];
+        let is_waiting = |name: &str| name.starts_with("model.layers.");
+        let first = numbers(&network());
+        let (mut network, mut optimizer) = (network(), Optimizer::new(adamw()));
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        for made in 0..3 {
+            network = step(network, &mut optimizer, &mut Freeze { always: &always, until: &until, step: made });
+            for (name, numbers) in numbers(&network) {
+                let stays = is_waiting(&name) || name.starts_with("model.embed_tokens.");
+                assert_eq!(numbers == first[&name], stays, "{name} after step {made}");
+            }
+        }
+        let before = numbers(&network);
+        network = step(network, &mut optimizer, &mut Freeze { always: &always, until: &until, step: 3 });
+        for (name, numbers) in numbers(&network) {
+            assert_eq!(numbers == first[&name], name.starts_with("model.embed_tokens."), "{name}");
+            if name == "model.layers.0.self_attn.q_proj.weight" {
+                // The first update of Adam is the rate times the sign, with a little decay: not what moments of step 4 make.
+                let moved = numbers.iter().zip(&before[&name]).map(|(new, old)| (new - old * 0.999).abs());
+                assert!(moved.clone().all(|moved| (moved - 0.01).abs() < 1e-3), "{:?}", moved.collect::<Vec<_>>());
+            }
+        }
+        // A resumed run goes on in the same way, to the bit.
+        optimizer.save(dir.path()).expect("writable");
+        let device = arcuate_ops::device::cpu();
+        let mut resumed = Optimizer::load(adamw(), dir.path(), &device).expect("readable");
+        let mut freeze = Freeze { always: &always, until: &until, step: 4 };
+        let whole = step(network.clone(), &mut optimizer, &mut freeze);
+        assert_eq!(numbers(&whole), numbers(&step(network, &mut resumed, &mut freeze)));
+    }
+
+    #[test]
+    fn rates_scale_updates_and_a_rate_of_nothing_moves_nothing() {
+        let rule = |pattern: &str, factor| RateRule { pattern: pattern.to_owned(), factor, layer_decay: None };
+        let names: Vec<String> = network().architecture().parameters().into_iter().map(|info| info.name).collect();
+        let rates = learning_rates(&[rule("model.layers.0.*", 0.0), rule("model.norm.*", 0.5)], &names);
+        let mut none = Freeze { always: &[], until: &[], step: 0 };
+        let plain = numbers(&step(network(), &mut Optimizer::new(adamw()), &mut none));
+        let paced = numbers(&step(network(), &mut Optimizer::new(adamw()).with_rates(rates), &mut none));
+        for (name, first) in numbers(&network()) {
+            let factor = match name.as_str() {
+                name if name.starts_with("model.layers.0.") => 0.0,
+                name if name.starts_with("model.norm.") => 0.5,
+                _ => 1.0,
+            };
+            for ((first, plain), paced) in first.iter().zip(&plain[&name]).zip(&paced[&name]) {
+                assert!(((paced - first) - factor * (plain - first)).abs() < 1e-7, "{name}");
+                assert!(factor > 0.0 || paced == first, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_of_microbatches_add_up_before_they_are_divided() {
+        let term = |name, sum, count| Term { name, sum, count };
+        let mut all = Vec::new();
+        add_terms(&mut all, vec![term("blank_share", 3.0, 4.0), term("empty", 0.0, 0.0)]);
+        add_terms(&mut all, vec![term("rows", 1.0, 2.0), term("blank_share", 1.0, 12.0)]);
+        assert_eq!(means(&all), [("blank_share", 0.25), ("rows", 0.5)]);
+    }
 
     #[test]
     fn patterns_cover_names() {

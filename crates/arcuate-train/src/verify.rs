@@ -5,15 +5,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arcuate_model::tensors::TensorFile;
-use arcuate_model::{Head, Input, Network, Wanted};
+use arcuate_model::{Architecture, Head, Input, Network, Wanted};
 use arcuate_ops::gradcheck::{distance, values};
 use arcuate_ops::linear_cross_entropy::CrossEntropy;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use serde::Deserialize;
 
 use crate::optimizer::{Gradients, Optimizer, OptimizerConfig, adamw};
 use crate::run::{Collect, global_norm};
 use crate::{Error, Result};
+
+mod speech;
 
 /// One line of the table.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -148,7 +150,10 @@ pub fn verify(dir: &Path, reference: &Path, device: &Device) -> Result<Vec<Line>
     let mut lines = Vec::new();
     let mut network = arcuate_model::load(dir, &device).map_err(other)?;
 
-    if let Some(expected) = case.floats("output.logits")? {
+    let hears = matches!(network.architecture(), Architecture::Speech(_));
+    if hears {
+        lines.extend(speech::outputs(&case, dir, &network, &options.tolerance)?);
+    } else if let Some(expected) = case.floats("output.logits")? {
         let (input, mask) = case.input("input.")?;
         let classes = classifies(&network);
         let wanted = if classes { Wanted::Rows } else { Wanted::All };
@@ -169,28 +174,21 @@ pub fn verify(dir: &Path, reference: &Path, device: &Device) -> Result<Vec<Line>
         });
     }
 
-    let num_batches = (0..).take_while(|i| names.contains(&format!("train.{i}.input_ids"))).count();
+    let given = |i: usize| ["input_ids", "input_values", "input_features"].map(|name| format!("train.{i}.{name}"));
+    let num_batches = (0..).take_while(|i| given(*i).iter().any(|name| names.contains(name))).count();
     if num_batches == 0 {
         return Ok(lines);
     }
-    let mean = |network: &Network, i: usize| -> Result<(f64, Gradients, f64)> {
-        let (input, _) = case.input(&format!("train.{i}."))?;
-        let labels = case.file.i64(&format!("train.{i}.labels")).map_err(other)?;
-        let labels = labels.ok_or_else(|| broken(reference, format!("has no `train.{i}.labels`")))?;
-        let wanted_len = if classifies(network) { input.num_rows } else { input.ids.len() };
-        if labels.data.len() != wanted_len {
-            return Err(broken(reference, format!("has `train.{i}.labels` of another shape than the tokens")));
-        }
-        let (wanted, targets) = targets(network, &labels.data, &input);
-        let count = targets.iter().filter(|t| **t >= 0).count().max(1) as f64;
-        let output = network.forward(&input, &wanted).map_err(other)?;
-        let sum = output.cross_entropy(&CrossEntropy::new(targets));
+    let batch = |network: &Network, i: usize| -> Result<(f64, Gradients, f64)> {
+        let prefix = format!("train.{i}.");
+        let (sum, count) =
+            if hears { speech::loss(&case, dir, network, &prefix)? } else { text_loss(&case, network, &prefix)? };
         let loss = f64::from(sum.clone().into_scalar::<f32>()) / count;
         let mut grads = Gradients::new();
         network.visit(&mut Collect { from: sum.backward(), into: &mut grads });
         Ok((loss, grads, count))
     };
-    let (loss, grads, count) = mean(&network, 0)?;
+    let (loss, grads, count) = batch(&network, 0)?;
     let relative = |what: &str, ours: f64, theirs: f64, tolerance: f64| Line {
         what: what.to_string(),
         difference: (ours - theirs).abs() / theirs.abs().max(1e-12),
@@ -235,7 +233,7 @@ pub fn verify(dir: &Path, reference: &Path, device: &Device) -> Result<Vec<Line>
     let warmup = warmup_steps(t.warmup.as_deref().unwrap_or_default());
     let mut apart: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for step in 0..t.steps.min(losses.len().min(norms.len()) as u64) {
-        let (loss, grads, count) = mean(&network, step as usize % num_batches)?;
+        let (loss, grads, count) = batch(&network, step as usize % num_batches)?;
         let norm = global_norm(&grads, count);
         let add = |list: &mut Vec<f64>, ours: f64, theirs: f32| {
             list.push((ours - f64::from(theirs)).abs() / f64::from(theirs).abs().max(1e-12));
@@ -254,6 +252,21 @@ pub fn verify(dir: &Path, reference: &Path, device: &Device) -> Result<Vec<Line>
         });
     }
     Ok(lines)
+}
+
+/// Sum of the losses of a batch of texts, and how many are counted.
+fn text_loss(case: &Case, network: &Network, prefix: &str) -> Result<(Tensor<1>, f64)> {
+    let (input, _) = case.input(prefix)?;
+    let labels = case.file.i64(&format!("{prefix}labels")).map_err(other)?;
+    let labels = labels.ok_or_else(|| broken(case.path, format!("has no `{prefix}labels`")))?;
+    let wanted_len = if classifies(network) { input.num_rows } else { input.ids.len() };
+    if labels.data.len() != wanted_len {
+        return Err(broken(case.path, format!("has `{prefix}labels` of another shape than the tokens")));
+    }
+    let (wanted, targets) = targets(network, &labels.data, &input);
+    let count = targets.iter().filter(|t| **t >= 0).count().max(1) as f64;
+    let output = network.forward(&input, &wanted).map_err(other)?;
+    Ok((output.cross_entropy(&CrossEntropy::new(targets)), count))
 }
 
 /// The largest difference; not a number if any is not.

@@ -1,5 +1,7 @@
 //! What comes after the last step: comparison with a compressor, samples, the report.
 
+mod transcripts;
+
 use anyhow::Result;
 use arcuate_data::{Corpus, LedgerEntry, Split, Texts};
 use arcuate_decode::{GenerateConfig, Generator};
@@ -14,6 +16,7 @@ use arcuate_train::{LoopState, StopFlag};
 use crate::memory;
 use crate::session::Options;
 use crate::terminal::{self, amount, duration, say};
+use transcripts::Transcripts;
 
 /// Samples that are drawn together.
 const SAMPLES_TOGETHER: usize = 16;
@@ -41,7 +44,13 @@ struct Final {
 }
 
 fn final_evaluation(recipe: &Recipe, metrics: &Metrics) -> Option<Final> {
-    let last = metrics.records.iter().rev().find(|r| r.kind == "eval")?;
+    let find = |kind: &str| metrics.records.iter().rev().find(|r| r.kind == kind);
+    let last = find("eval");
+    if let Some(value) = find("transcripts").and_then(|transcripts| transcripts.values.get("cer")) {
+        let values = last.map(|last| last.values.clone()).unwrap_or_default();
+        return Some(Final { metric: "cer", value: *value, values });
+    }
+    let last = last?;
     let metric = match &recipe.objective {
         ObjectiveConfig::NextToken(_) => "bits_per_byte",
         objective if objective.is_classification() => "accuracy",
@@ -53,6 +62,7 @@ fn final_evaluation(recipe: &Recipe, metrics: &Metrics) -> Option<Final> {
 /// Measures the compressor, draws samples and writes the report.
 pub(crate) fn close(closing: &Closing, folder: &mut RunDir, stop: &StopFlag) -> Result<()> {
     let recipe = closing.recipe;
+    let transcripts = transcripts::transcribe(closing, folder, stop)?;
     let metrics = read_metrics(&folder.metrics_path())?;
     let result = final_evaluation(recipe, &metrics);
     let wants_lzma = recipe.evaluation.as_ref().is_some_and(|e| e.compare_with_lzma);
@@ -72,15 +82,28 @@ pub(crate) fn close(closing: &Closing, folder: &mut RunDir, stop: &StopFlag) -> 
         samples.iter().map(|(prompt, text)| serde_json::json!({"prompt": prompt, "text": text}).to_string() + "\n");
     folder.write("samples.jsonl", lines.collect::<String>().as_bytes())?;
     let confusion = Confusion::load(folder.path());
-    let report = report(closing, &metrics, result.as_ref(), lzma.as_ref(), confusion.as_ref(), &samples);
+    let found = Found {
+        result: result.as_ref(),
+        lzma: lzma.as_ref(),
+        confusion: confusion.as_ref(),
+        samples: &samples,
+        transcripts: transcripts.as_ref(),
+    };
+    let report = report(closing, &metrics, &found);
     folder.write("report.html", report.to_html().as_bytes())?;
-    let summary = summary(result.as_ref(), lzma.as_ref(), closing);
+    let summary = match &transcripts {
+        Some(transcripts) => transcripts.summary(),
+        None => summary(result.as_ref(), lzma.as_ref(), closing),
+    };
     if closing.json {
         let mut record = Record::new(closing.state.step, "done")
             .value("seconds", closing.seconds)
             .value("peak_memory_bytes", memory::peak() as f64);
         if let Some(result) = &result {
             record = record.value(result.metric, result.value);
+        }
+        if let Some(first) = transcripts.as_ref().and_then(Transcripts::first) {
+            record = record.value("wer", first.scores.words.rate);
         }
         if let Some(lzma) = &lzma {
             record = record.value("lzma_bits_per_byte", lzma.bits_per_byte);
@@ -89,6 +112,12 @@ pub(crate) fn close(closing: &Closing, folder: &mut RunDir, stop: &StopFlag) -> 
         return Ok(());
     }
     say("done", &format!("{summary}   report {}", folder.report_path().display()));
+    if let Some(transcripts) = &transcripts {
+        let best = folder.checkpoints_path().join("best");
+        let checkpoint = if best.exists() { best } else { folder.checkpoints_path().join("last") };
+        let flags = transcripts.flags();
+        say("next", &format!("arcuate transcribe {} some.mp3 --format srt{flags}", checkpoint.display()));
+    }
     if matches!(recipe.objective, ObjectiveConfig::NextToken(_)) {
         let best = folder.checkpoints_path().join("best");
         let kind = if best.exists() { "best" } else { "last" };
@@ -157,14 +186,17 @@ fn draw(closing: &Closing, folder: &RunDir) -> Result<Vec<(String, String)>> {
     Ok(samples.prompts.iter().cloned().zip(texts.into_iter().map(|g| g.text)).collect())
 }
 
-fn report(
-    closing: &Closing,
-    metrics: &Metrics,
-    result: Option<&Final>,
-    lzma: Option<&LzmaResult>,
-    confusion: Option<&Confusion>,
-    samples: &[(String, String)],
-) -> Report {
+/// What the end of a run found out.
+struct Found<'a> {
+    result: Option<&'a Final>,
+    lzma: Option<&'a LzmaResult>,
+    confusion: Option<&'a Confusion>,
+    samples: &'a [(String, String)],
+    transcripts: Option<&'a Transcripts>,
+}
+
+fn report(closing: &Closing, metrics: &Metrics, found: &Found<'_>) -> Report {
+    let Found { result, lzma, confusion, samples, transcripts } = *found;
     let (recipe, state) = (closing.recipe, closing.state);
     let rate = state.tokens as f64 / state.train_seconds.max(1e-9);
     let mut report = Report::new(&recipe.name).subtitle(&format!(
@@ -181,7 +213,9 @@ fn report(
         );
         report = report.verdict(tone, &text);
     }
-    if let Some(r) = result {
+    if let Some(transcripts) = transcripts {
+        report = transcripts.tiles(report);
+    } else if let Some(r) = result {
         let name = r.metric.replace('_', " ");
         report = report.tile(&name, &format!("{:.4}", r.value), "held-out, after the last step");
     }
@@ -203,12 +237,15 @@ fn report(
     let series =
         |metric: &str| metric.split_once('/').map(|(kind, name)| metrics.series(kind, name)).unwrap_or_default();
     report = report.charts("Curves", &arcuate_record::run_charts(series));
-    if let Some(r) = result {
+    if let Some(transcripts) = transcripts {
+        report = transcripts.sections(report);
+    }
+    if let Some(r) = result.filter(|r| !r.values.is_empty()) {
         let mut table = Table::new(&["measure", "value"]).note("Mean over all held-out documents.");
         for (name, value) in &r.values {
             table = table.row(vec![name.replace('_', " "), arcuate_record::format_number(*value)]);
         }
-        report = report.table("Held-out text", &table);
+        report = report.table(if transcripts.is_some() { "Held-out recordings" } else { "Held-out text" }, &table);
     }
     if let Some(confusion) = confusion {
         report = report.confusion("Confusion matrix", confusion);
@@ -218,7 +255,7 @@ fn report(
         .iter()
         .map(|l| LedgerRow {
             source: l.source.clone(),
-            weight: recipe.data.source.get(&l.source).map_or(1.0, |s| s.weight),
+            weight: recipe.data.weights().get(l.source.as_str()).copied().unwrap_or(1.0),
             num_rows: l.rows,
             num_tokens: l.tokens,
             num_bytes: l.bytes,

@@ -9,9 +9,29 @@ pub(crate) struct Coded {
     pub message: String,
 }
 
+/// A failure that the results on standard output tell of already.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Told {
+    pub code: u8,
+    pub message: String,
+}
+
 /// An error in the arguments: exit code 2.
 pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
     Coded { code: 2, message: message.into() }.into()
+}
+
+/// An error with its causes, each of them once.
+pub(crate) fn text(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// The exit code of an error: that of the first cause that has one.
@@ -22,6 +42,9 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
 fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(coded) = cause.downcast_ref::<Coded>() {
         return Some(coded.code);
+    }
+    if let Some(told) = cause.downcast_ref::<Told>() {
+        return Some(told.code);
     }
     if cause.is::<arcuate_recipe::Diagnostics>() {
         return Some(2);
@@ -60,7 +83,8 @@ fn inner_code(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         let is_data = error.is::<arcuate_data::Error>()
             || error.is::<arcuate_eval::Error>()
             || error.is::<arcuate_model::Error>()
-            || error.is::<arcuate_text::Error>();
+            || error.is::<arcuate_text::Error>()
+            || error.is::<arcuate_audio::Error>();
         if is_data {
             return Some(4);
         }

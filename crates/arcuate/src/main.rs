@@ -7,12 +7,14 @@ mod exit;
 mod live;
 mod memory;
 mod pipeline;
+mod preprocessor;
 mod processor;
 mod session;
 mod signals;
 mod study;
 mod terminal;
 mod threads;
+mod transcripts;
 
 fn main() -> std::process::ExitCode {
     memory::keep_freed_pages();

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use arcuate_data::{Corpus, Progress, Sampler, Stage};
+use arcuate_data::{Corpus, Progress, Sampler, SourceSummary, Stage};
 use arcuate_eval::{HeldOutOptions, HeldOutResult, RowResult};
-use arcuate_model::{Adoption, Input, Network};
-use arcuate_objective::{Objective, ObjectiveConfig};
+use arcuate_model::{Adoption, Architecture, Input, Network};
+use arcuate_objective::{EVALUATION, Objective, ObjectiveConfig};
 use arcuate_ops::device::Device;
 use arcuate_recipe::{Loaded, Recipe, build};
 use arcuate_record::{Confusion, Cost, EventWriter, Index, MetricsWriter, Record, RunDir, State};
@@ -16,6 +16,7 @@ use arcuate_train::{Checkpoint, Evaluation, HookError, Hooks, LoopState, StepRep
 
 use crate::live::Live;
 use crate::memory;
+use crate::preprocessor::Preprocessor;
 use crate::terminal::{self, amount, duration, say};
 
 /// What the command line adds to a recipe.
@@ -217,8 +218,38 @@ fn save_tokenizer(tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
     std::fs::rename(&draft, folder).with_context(|| format!("cannot write `{}`", folder.display()))
 }
 
+/// Seconds from one frame of a speech network to the next.
+pub(crate) fn seconds_per_frame(recipe: &Recipe, architecture: &Architecture) -> f64 {
+    let hop = architecture.downsampling().map_or(1, |downsampling| downsampling.hop());
+    hop as f64 / recipe.data.speech.as_ref().map_or(1.0, |speech| f64::from(speech.sample_rate_hz))
+}
+
+/// One line about a source of speech.
+fn recordings(s: &SourceSummary) -> String {
+    let left_out = if s.left_out > 0 { format!(", {} left out for their length", s.left_out) } else { String::new() };
+    let bad: u64 = s.bad_items.values().sum();
+    let bad = if bad > 0 {
+        let reasons = s.bad_items.iter().map(|(reason, count)| format!("{count} {reason}")).collect::<Vec<_>>();
+        format!(", {bad} skipped ({})", reasons.join(", "))
+    } else {
+        String::new()
+    };
+    format!(
+        "{}: {} utterances, {} ({} train, {} held out){left_out}{bad}",
+        s.name,
+        s.documents,
+        duration(s.train_seconds + s.held_out_seconds),
+        duration(s.train_seconds),
+        duration(s.held_out_seconds),
+    )
+}
+
 fn describe(recipe: &Recipe, parts: &Parts, network: &Network, adoption: Option<&Adoption>) {
     for s in parts.corpus.summary() {
+        if recipe.data.speech.is_some() {
+            say("data", &recordings(&s));
+            continue;
+        }
         say(
             "data",
             &format!(
@@ -241,10 +272,15 @@ fn describe(recipe: &Recipe, parts: &Parts, network: &Network, adoption: Option<
     say(
         "plan",
         &format!(
-            "{}, {} rows of {} tokens a step, {} {}",
+            "{}, {} {}, {} {}",
             recipe.horizon,
             batch.global_batch(),
-            batch.max_seq_len,
+            if recipe.data.speech.is_some() {
+                let seconds = batch.tokens_per_step() as f64 * seconds_per_frame(recipe, &architecture);
+                format!("utterances, at most {}, a step", duration(seconds))
+            } else {
+                format!("rows of {} tokens a step", batch.max_seq_len)
+            },
             recipe.optimizer.name(),
             recipe.optimizer.peak_learning_rate()
         ),
@@ -305,7 +341,7 @@ pub(crate) fn measure(
     arcuate_eval::evaluate(rows, source_names, options, &mut progress, |batch| {
         let mut batch = batch.clone();
         // Not a step of any run: every evaluation hides the same tokens.
-        objective.prepare(&mut batch, 0, u64::MAX);
+        objective.prepare(&mut batch, 0, EVALUATION);
         let output = network.forward(&Input::from_batch(&batch), &objective.wanted(&batch))?;
         let rows = objective.scores(&batch, output);
         if let Some(confusion) = confusion.as_deref_mut() {
@@ -317,7 +353,13 @@ pub(crate) fn measure(
         }
         Ok::<_, arcuate_model::Error>(
             rows.iter()
-                .map(|r| RowResult { loss_sum: r.loss_sum, count: r.count as u64, correct: r.correct })
+                .map(|r| RowResult {
+                    loss_sum: r.loss_sum,
+                    count: r.count as u64,
+                    correct: r.correct,
+                    num_errors: r.num_errors,
+                    num_labels: r.num_labels,
+                })
                 .collect(),
         )
     })
@@ -376,6 +418,9 @@ impl Hooks for Recorder<'_> {
         if report.skipped {
             record = record.value("skipped", 1.0);
         }
+        for (name, value) in &report.terms {
+            record = record.value(name, *value);
+        }
         self.write(&record)?;
         self.live.stepped(report);
         if report.step.is_multiple_of(50) {
@@ -414,6 +459,9 @@ impl Hooks for Recorder<'_> {
         if let Some(bits) = total.bits_per_byte {
             record = record.value("bits_per_byte", bits);
         }
+        if let Some(rate) = total.token_error_rate {
+            record = record.value("token_error_rate", rate);
+        }
         if last {
             record = record.extra("all", true);
         }
@@ -424,12 +472,16 @@ impl Hooks for Recorder<'_> {
             }
         }
         self.write(&record)?;
+        let smaller = |metric: &str, value| Evaluation { metric: metric.to_string(), value, smaller_is_better: true };
         let chosen = match total.bits_per_byte {
             _ if self.recipe.objective.is_classification() => {
                 Evaluation { metric: "accuracy".to_string(), value: total.accuracy, smaller_is_better: false }
             }
-            Some(bits) => Evaluation { metric: "bits_per_byte".to_string(), value: bits, smaller_is_better: true },
-            None => Evaluation { metric: "loss".to_string(), value: total.loss, smaller_is_better: true },
+            Some(bits) => smaller("bits_per_byte", bits),
+            None => match total.token_error_rate {
+                Some(rate) => smaller("token_error_rate", rate),
+                None => smaller("loss", total.loss),
+            },
         };
         self.live.evaluated(step, &chosen, begun.elapsed().as_secs_f64());
         Ok(Some(chosen))
@@ -440,6 +492,9 @@ impl Hooks for Recorder<'_> {
         self.parts.tokenizer.save(dir)?;
         if let ObjectiveConfig::Prompt(prompt) = &self.recipe.objective {
             prompt.save(dir)?;
+        }
+        if let Some(speech) = &self.recipe.data.speech {
+            Preprocessor::save(speech, arcuate_eval::hears_padding(&network.architecture()), dir)?;
         }
         Ok(())
     }

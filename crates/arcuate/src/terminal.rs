@@ -29,6 +29,14 @@ pub(crate) fn note(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
+/// A line that the next one replaces, to a terminal on standard error.
+pub(crate) fn draft(line: &str) {
+    let tail: String =
+        line.chars().rev().take(width().saturating_sub(1)).collect::<Vec<_>>().into_iter().rev().collect();
+    let mut out = std::io::stderr();
+    let _ = write!(out, "\r\x1b[K{tail}").and_then(|()| out.flush());
+}
+
 /// A line to standard output; a reader that went away does not end a run.
 pub(crate) fn result(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");

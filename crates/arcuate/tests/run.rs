@@ -98,6 +98,54 @@ fn a_stopped_run_goes_on_as_if_nothing_had_happened() {
     assert!(folder.weights("parts") == folder.weights("whole"), "the weights differ");
 }
 
+#[test]
+fn a_stopped_run_on_recordings_goes_on_as_if_nothing_had_happened() {
+    let folder = Folder::of("recipes/tiny_speech.toml", "tiny-speech");
+    let set = ["horizon.steps=14", "checkpoint.every_steps=4", "evaluation.every_steps=14"];
+    let whole = folder.run("whole", &set);
+    assert!(whole.status.success(), "{}", text(&whole));
+    let mut child = folder.command("parts", &set).stderr(Stdio::null()).spawn().expect("it starts");
+    folder.wait("parts", 2, &mut child);
+    signal(&child, "-TERM");
+    assert_eq!(child.wait().expect("a child").code(), Some(75));
+    let mut child = folder.command("parts", &set).stderr(Stdio::null()).spawn().expect("it starts");
+    folder.wait("parts", 6, &mut child);
+    signal(&child, "-KILL");
+    child.wait().expect("a child");
+    let last = folder.run("parts", &set);
+    assert!(last.status.success() && text(&last).contains("resume"), "{}", text(&last));
+    assert_eq!(folder.losses("parts"), folder.losses("whole"));
+    assert!(folder.weights("parts") == folder.weights("whole"), "the weights differ");
+}
+
+#[test]
+fn recordings_that_cannot_be_used_are_refused_or_counted() {
+    let folder = Folder::of("recipes/tiny_ctc.toml", "tiny-ctc");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/speech/russian");
+    let root = root.canonicalize().expect("the recordings");
+    let list = std::fs::read_to_string(root.join("ru.jsonl")).expect("a list");
+    let mut lines = list.replace("\"audio_filepath\": \"", &format!("\"audio_filepath\": \"{}/", root.display()));
+    let half = folder.dir.path().join("half.opus");
+    let whole = std::fs::read(root.join("ru_0054.opus")).expect("a recording");
+    std::fs::write(&half, &whole[..whole.len() / 2]).expect("written");
+    for (path, said) in [
+        ("missing.opus".to_owned(), "нет"),
+        (half.display().to_string(), "половина"),
+        (root.join("ru_0063.opus").display().to_string(), "слишком длинный текст для такой записи ".repeat(40).trim()),
+    ] {
+        lines += &format!("{{\"audio_filepath\": \"{path}\", \"duration\": 4.3, \"text\": \"{said}\"}}\n");
+    }
+    let path = folder.dir.path().join("list.jsonl");
+    std::fs::write(&path, lines).expect("written");
+    let path = format!("data.speech.source.studio.format.nemo.path={:?}", path.display().to_string());
+    let refused = folder.run("a", &[&path, "data.max_bad_items=0"]);
+    assert_eq!(refused.status.code(), Some(4), "{}", text(&refused));
+    assert!(text(&refused).contains("list.jsonl:3"), "{}", text(&refused));
+    let counted = folder.run("b", &[&path, "data.max_bad_items=6"]);
+    assert!(counted.status.success(), "{}", text(&counted));
+    assert!(text(&counted).contains("skipped"), "{}", text(&counted));
+}
+
 /// A small masked model with convolutions, whose random replacements may be padding.
 const CONVOLUTIONS: [&str; 10] = [
     "model.bert.conv_front={num_layers=2,kernel=[3,3],channels=6}",

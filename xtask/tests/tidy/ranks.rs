@@ -10,6 +10,7 @@ use crate::tree::text_of;
 /// The rank of every crate; `ARCHITECTURE.md` shows the same numbers.
 const RANKS: &[(&str, u32)] = &[
     ("arcuate", 7),
+    ("arcuate-audio", 0),
     ("arcuate-data", 1),
     ("arcuate-decode", 3),
     ("arcuate-eval", 4),
@@ -25,7 +26,7 @@ const RANKS: &[(&str, u32)] = &[
 ];
 
 /// Crates that know no tensors.
-const WITHOUT_TENSORS: &[&str] = &["arcuate-data", "arcuate-record", "arcuate-text"];
+const WITHOUT_TENSORS: &[&str] = &["arcuate-audio", "arcuate-data", "arcuate-record", "arcuate-text"];
 
 fn rank(name: &str) -> u32 {
     RANKS

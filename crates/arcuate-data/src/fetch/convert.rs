@@ -1,4 +1,4 @@
-//! From the files of a package to JSON lines with `id`, `text` and `label`.
+//! From the files of a package to JSON lines with `id`, `text` and `label`, or to recorded speech.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::speech;
 use crate::{Error, Result};
 
 /// Kinds of synset in the order of their numbers in the data files.
@@ -76,6 +77,14 @@ pub(super) enum Convert {
     FilmReviews(&'static str),
     /// `FOLDER/GROUP/NAME.json` with a message as it was sent.
     Mail(&'static str),
+    /// The recordings of a voice for a synthesiser, in this folder.
+    RussianStudio(&'static str),
+    /// Names of drawn things, read aloud.
+    TuxPaint,
+    /// Dialogues of a puzzle game.
+    FishFillets,
+    /// Dialogues of an adventure game.
+    AmazonQueen,
 }
 
 impl Convert {
@@ -88,18 +97,22 @@ impl Convert {
             Self::ClassFolders(folder) => class_folders(&package.join(folder), &data.join("stories.jsonl")),
             Self::FilmReviews(file) => film_reviews(&package.join(file), &data.join("reviews.jsonl")),
             Self::Mail(folder) => mail(&package.join(folder), &data.join("mail.jsonl")),
+            Self::RussianStudio(folder) => speech::russian_studio(&package.join(folder), data),
+            Self::TuxPaint => speech::tux_paint(package, data),
+            Self::FishFillets => speech::fish_fillets(package, data),
+            Self::AmazonQueen => speech::amazon_queen(package, data),
         }
     }
 }
 
 /// A file of JSON lines.
-struct Lines {
+pub(super) struct Lines {
     path: PathBuf,
     file: BufWriter<File>,
 }
 
 impl Lines {
-    fn create(path: &Path) -> Result<Self> {
+    pub(super) fn create(path: &Path) -> Result<Self> {
         let file = File::create(path).map_err(|e| Error::write(path, e))?;
         Ok(Self { path: path.to_path_buf(), file: BufWriter::new(file) })
     }
@@ -114,10 +127,15 @@ impl Lines {
         line.insert("text".to_owned(), json!(text));
         line.insert("label".to_owned(), json!(label));
         line.extend(more);
-        writeln!(self.file, "{}", Value::Object(line)).map_err(|e| Error::write(&self.path, e))
+        self.line(Value::Object(line))
     }
 
-    fn finish(mut self) -> Result<()> {
+    /// Adds an object as it is.
+    pub(super) fn line(&mut self, line: Value) -> Result<()> {
+        writeln!(self.file, "{line}").map_err(|e| Error::write(&self.path, e))
+    }
+
+    pub(super) fn finish(mut self) -> Result<()> {
         self.file.flush().map_err(|e| Error::write(&self.path, e))
     }
 }
@@ -130,11 +148,11 @@ fn decoded(bytes: &[u8]) -> String {
     }
 }
 
-fn read(path: &Path) -> Result<String> {
+pub(super) fn read(path: &Path) -> Result<String> {
     fs::read(path).map(|bytes| decoded(&bytes)).map_err(|e| Error::read(path, e))
 }
 
-fn damaged(path: &Path, line: usize, detail: impl Into<String>) -> Error {
+pub(super) fn damaged(path: &Path, line: usize, detail: impl Into<String>) -> Error {
     Error::DamagedFile { path: path.to_path_buf(), line: line as u64, detail: detail.into() }
 }
 
@@ -164,7 +182,7 @@ fn glosses(from: &Path, letter: char, to: &Path) -> Result<()> {
 }
 
 /// The entries of a folder by name.
-fn entries(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
+pub(super) fn entries(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let entries = fs::read_dir(folder).map_err(|e| Error::read(folder, e))?;
     Ok(entries.flatten().map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path())).collect())
 }

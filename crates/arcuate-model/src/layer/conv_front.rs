@@ -146,13 +146,14 @@ mod tests {
         let mut fill = fill;
         params::replace(
             ConvFront::new(config, device),
+            "",
             &mut Fill(|name: &str, shape: &[usize]| Some(fill(name, shape))),
         )
     }
 
     fn num_parameters(config: &ConvFrontConfig) -> usize {
         let mut infos = Infos::default();
-        params::visit(&ConvFront::new(config, &Device::flex()), &mut infos);
+        params::visit(&ConvFront::new(config, &Device::flex()), "", &mut infos);
         infos.0.iter().filter(|info| !info.is_buffer()).map(|info| info.len()).sum()
     }
 
@@ -207,7 +208,7 @@ mod tests {
         let device = Device::flex().autodiff();
         let names = {
             let mut infos = Infos::default();
-            params::visit(&ConvFront::new(&config, &device), &mut infos);
+            params::visit(&ConvFront::new(&config, &device), "", &mut infos);
             infos.0
         };
         let seed = |name: &str| names.iter().position(|info| info.name == name).unwrap_or_default() as u64;
@@ -245,7 +246,7 @@ mod tests {
             }
         }
         let mut along = Along { grads: &grads, seed, sum: 0.0 };
-        params::visit(&front, &mut along);
+        params::visit(&front, "", &mut along);
         let dx = dot(values(x.grad(&grads).expect("a gradient")), values(random([2, 5, 4], 2)));
         let exact = along.sum + dx;
         let step = 2e-3;

@@ -37,6 +37,11 @@ fn sizes(recipe: &Recipe) -> Sizes<'_> {
     match &recipe.model {
         ModelConfig::Bert(c) => plain(c.hidden_size, c.num_heads, c.max_seq_len),
         ModelConfig::Gpt2(c) => plain(c.hidden_size, c.num_heads, c.max_seq_len),
+        // Frames have no learned positions that could run out.
+        ModelConfig::Hubert(c) => plain(c.hidden_size, c.num_heads, usize::MAX),
+        ModelConfig::Wav2vec2(c) => plain(c.hidden_size, c.num_heads, usize::MAX),
+        ModelConfig::Wav2vec2Bert(c) => plain(c.hidden_size, c.num_heads, usize::MAX),
+        ModelConfig::Wav2vec2Conformer(c) => plain(c.hidden_size, c.num_heads, usize::MAX),
         ModelConfig::Llama(c) => Sizes {
             kv_heads: c.num_kv_heads,
             head_dim: c.head_dim,

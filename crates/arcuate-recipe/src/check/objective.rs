@@ -107,7 +107,11 @@ pub(super) fn labels(recipe: &Recipe) -> Vec<Finding> {
         ObjectiveConfig::Tagging(_) => {
             ("tags", "tags_column", "the name of the column that holds a list with a tag for each word")
         }
-        ObjectiveConfig::MaskedLm(_) | ObjectiveConfig::NextToken(_) => return Vec::new(),
+        ObjectiveConfig::Contrastive(_)
+        | ObjectiveConfig::Ctc(_)
+        | ObjectiveConfig::MaskedLm(_)
+        | ObjectiveConfig::MaskedPrediction(_)
+        | ObjectiveConfig::NextToken(_) => return Vec::new(),
     };
     let objective = recipe.objective.name();
     let without = recipe.data.source.iter().filter(|(_, source)| match recipe.objective {

@@ -117,15 +117,46 @@ pub(super) fn samples(recipe: &Recipe) -> Vec<Finding> {
     found
 }
 
-pub(super) fn freeze(recipe: &Recipe) -> Vec<Finding> {
+/// What is wrong with a pattern of parameter names.
+fn bad_pattern(path: &str, pattern: &str) -> Option<Finding> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '*' | '-');
+    let is_sound = !pattern.is_empty() && pattern.chars().all(allowed);
+    (!is_sound).then(|| {
+        let message = format!("`{}` is no pattern of parameter names", shown(pattern));
+        let finding = Finding::error("recipe::bad-pattern", path, message);
+        finding.help("use names such as `model.layers.0.*`; only `*` is special")
+    })
+}
+
+/// Parameters that wait, and parameters that learn at another rate.
+pub(super) fn by_parameter(recipe: &Recipe) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for (index, until) in recipe.freeze_until.iter().enumerate() {
+        let path = format!("freeze_until[{index}]");
+        found.extend(bad_pattern(&format!("{path}.pattern"), &until.pattern));
+        if !until.pattern.is_empty() && until.pattern.chars().all(|c| c == '*') {
+            let message = "all parameters are frozen, so nothing is trained at first";
+            let finding = Finding::error("recipe::impossible", format!("{path}.pattern"), message);
+            found.push(finding.help("name the parameters that are to wait"));
+        }
+        if recipe.horizon.is_reached(until.steps, 0) {
+            let message = format!("the run ends before step {}, so these parameters never move", until.steps);
+            let finding = Finding::error("recipe::impossible", format!("{path}.steps"), message);
+            found.push(finding.help("use fewer steps, or `freeze` if they are to stay as they are"));
+        }
+    }
+    for (index, rule) in recipe.learning_rate.iter().enumerate() {
+        found.extend(bad_pattern(&format!("learning_rate[{index}].pattern"), &rule.pattern));
+    }
+    found
+}
+
+pub(super) fn freeze(recipe: &Recipe) -> Vec<Finding> {
     let mut found = Vec::new();
     for (index, pattern) in recipe.freeze.iter().enumerate() {
         let path = format!("freeze[{index}]");
-        if pattern.is_empty() || !pattern.chars().all(allowed) {
-            let message = format!("`{}` is no pattern of parameter names", shown(pattern));
-            let finding = Finding::error("recipe::bad-pattern", path, message);
-            found.push(finding.help("use names such as `model.layers.0.*`; only `*` is special"));
+        if let Some(finding) = bad_pattern(&path, pattern) {
+            found.push(finding);
         } else if pattern.chars().all(|c| c == '*') {
             let finding =
                 Finding::error("recipe::impossible", path, "all parameters are frozen, so nothing is trained");
@@ -206,5 +237,19 @@ mod tests {
         assert_eq!(paths(freeze, &with("[\"a.*\", \"a.*\"]")), ["freeze[1]"]);
         assert_eq!(paths(freeze, &with("[\"a.*\"]")), ["freeze"]);
         assert_eq!(paths(freeze, &with("[]")), Vec::<String>::new());
+    }
+
+    #[test]
+    fn parameters_that_never_move_and_bad_patterns_are_found() {
+        let with = |table: &str| paths(by_parameter, &format!("{}\n{table}", llama_text()));
+        let wait = |pattern: &str, steps: u64| format!("[[freeze_until]]\npattern = \"{pattern}\"\nsteps = {steps}");
+        assert_eq!(with(&wait("model.*", 49)), Vec::<String>::new());
+        assert_eq!(with(&wait("model.*", 50)), ["freeze_until[0].steps"]);
+        assert_eq!(with(&wait("a b", 5)), ["freeze_until[0].pattern"]);
+        assert_eq!(with(&wait("*", 5)), ["freeze_until[0].pattern"]);
+        let rate =
+            |pattern: &str| format!("[[learning_rate]]\npattern = \"{pattern}\"\nfactor = 0.5\nlayer_decay = 0.9");
+        assert_eq!(with(&rate("*")), Vec::<String>::new());
+        assert_eq!(with(&rate("model[0]")), ["learning_rate[0].pattern"]);
     }
 }

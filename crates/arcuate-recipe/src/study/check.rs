@@ -487,10 +487,19 @@ fn reported(recipe: &Recipe) -> Vec<String> {
     }
     if recipe.evaluation.is_some() {
         names.extend(["loss", "perplexity", "accuracy", "tokens", "seconds"].map(|name| format!("eval/{name}")));
-        names.extend(recipe.data.source.keys().map(|source| format!("eval/{source}/loss")));
+        names.extend(recipe.data.weights().keys().map(|source| format!("eval/{source}/loss")));
         if has_bits {
             names.push("eval/bits_per_byte".to_owned());
-            names.extend(recipe.data.source.keys().map(|source| format!("eval/{source}/bits_per_byte")));
+            names.extend(recipe.data.weights().keys().map(|source| format!("eval/{source}/bits_per_byte")));
+        }
+    }
+    if matches!(recipe.objective, ObjectiveConfig::Ctc(_)) {
+        names.push("eval/token_error_rate".to_owned());
+        let sources = recipe.data.speech.iter().flat_map(|speech| speech.source.keys().cloned());
+        let tests = recipe.transcripts.iter().flat_map(|own| own.test.keys()).map(|name| format!("test/{name}"));
+        let lists: Vec<String> = sources.chain(tests).map(|name| format!("{name}/")).chain([String::new()]).collect();
+        for rate in ["wer", "cer", "sentence_error_rate"] {
+            names.extend(lists.iter().map(|list| format!("transcripts/{list}{rate}")));
         }
     }
     names
@@ -502,12 +511,14 @@ fn reported_by_task(task: &str) -> Vec<String> {
     let classification = ["accuracy", "acc", "macro_f1", "matthews", "loss"].as_slice();
     let tagging = ["accuracy", "acc", "precision", "recall", "f1"].as_slice();
     let rolling = ["loss", "perplexity", "token_accuracy", "bits_per_byte", "byte_perplexity"].as_slice();
+    let transcripts = ["wer", "cer", "sentence_error_rate"].as_slice();
     let names: Vec<&str> = match kind {
+        "transcripts" => transcripts.to_vec(),
         "classify" => classification.to_vec(),
         "choice" => vec!["accuracy", "acc", "acc_norm", "acc_bytes", "acc_tokens"],
         "text" => rolling.to_vec(),
         "tag" => tagging.to_vec(),
-        _ => [classification, rolling, tagging].concat(),
+        _ => [classification, rolling, tagging, transcripts].concat(),
     };
     names.into_iter().map(|name| format!("eval/{name}")).collect()
 }

@@ -151,6 +151,26 @@ fn a_restored_guard_acts_as_if_never_interrupted() {
 }
 
 #[test]
+fn a_collapse_is_told_at_the_same_step_after_a_resume() {
+    let config = GuardConfig { collapse_steps: 20, collapse_after_steps: 5, ..GuardConfig::default() };
+    let mut guard = Guard::new(config.clone());
+    for step in 0..24 {
+        assert_eq!(guard.watch(step, &[("blank_share", 1.0)], 1.0), None, "step {step}");
+        let text = serde_json::to_string(&guard.state()).expect("a state is plain data");
+        guard = Guard::restore(config.clone(), serde_json::from_str(&text).expect("what was written reads back"));
+    }
+    let told = guard.watch(24, &[("blank_share", 1.0)], 1.0).expect("20 steps in a row");
+    assert!(
+        told.what.starts_with("the network says only blanks: 100.0 % of the frames, for 20 steps"),
+        "{}",
+        told.what
+    );
+    assert_eq!(guard.watch(25, &[("blank_share", 1.0)], 1.0), None);
+    let health = crate::error::Health::of_collapse(24, told).to_string();
+    assert!(health.starts_with("stopped at step 24 before its update: the network says only blanks"), "{health}");
+}
+
+#[test]
 fn a_damaged_state_is_taken_with_care() {
     let state = GuardState { losses: vec![f64::NAN, 4.0], learning_rate_factor: f64::NAN, ..GuardState::default() };
     let guard = Guard::restore(GuardConfig::default(), state);

@@ -49,6 +49,15 @@ mod tests {
     }
 
     #[test]
+    fn follows_published_conformers() {
+        let config = Config { warmup: Length::Steps(25_000) };
+        let rate = |updates: u64| 2e-3 * config.fraction(Position::at_step(updates - 1), Length::Steps(400_000));
+        for (updates, value) in [(1000, 8e-5), (25_000, 2e-3), (100_000, 1e-3), (400_000, 5e-4)] {
+            assert!((rate(updates) - value).abs() < 1e-15, "{updates}: {}", rate(updates));
+        }
+    }
+
+    #[test]
     fn counts_tokens_when_the_warmup_does() {
         let config = Config { warmup: Length::Tokens(400) };
         let position = Position { step: 3, tokens: 1500, step_tokens: 100 };

@@ -66,6 +66,15 @@ mod tests {
     }
 
     #[test]
+    fn follows_published_multilingual_pretraining() {
+        let config = Config { warmup: Length::Steps(20_000), hidden_size: 512 };
+        let rate = |updates: u64| config.fraction(Position::at_step(updates - 1), Length::Steps(100_000));
+        for (updates, value) in [(1, 1.5625e-8), (10_000, 1.5625e-4), (20_000, 3.125e-4), (40_000, 2.2097e-4)] {
+            assert!((rate(updates) / value - 1.0).abs() < 1e-5, "{updates}: {}", rate(updates));
+        }
+    }
+
+    #[test]
     fn is_the_inverse_square_root_scaled() {
         let noam = Config { warmup: Length::Steps(25), hidden_size: 4 };
         let plain = super::super::inverse_sqrt::Config { warmup: Length::Steps(25) };

@@ -69,6 +69,16 @@ mod tests {
     }
 
     #[test]
+    fn follows_the_line_of_published_pretraining() {
+        let config = Config { warmup: Length::Steps(32_000), power: 1.0, final_fraction: 0.0 };
+        // A peak of 5e-3; the climb counts the update under way.
+        let rate = |step| 5e-3 * config.fraction(Position::at_step(step), Length::Steps(1_000_000));
+        for (step, value) in [(15_999, 2.5e-3), (31_999, 5e-3), (32_000, 5e-3), (516_000, 2.5e-3), (1_000_000, 0.0)] {
+            assert!((rate(step) - value).abs() < 1e-15, "step {step}: {}", rate(step));
+        }
+    }
+
+    #[test]
     fn a_power_of_zero_is_found() {
         let config = Config { warmup: Length::Steps(3), power: 0.0, final_fraction: 2.0 };
         let keys: Vec<_> = config.check(Length::Steps(10)).into_iter().map(|(key, _)| key).collect();

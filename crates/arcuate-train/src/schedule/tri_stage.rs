@@ -100,6 +100,32 @@ mod tests {
     }
 
     #[test]
+    fn follows_published_fine_tuning() {
+        let rate = |peak: f64, total: u64, step| {
+            let [warmup, hold, decay] = [total / 10, total * 4 / 10, total / 2].map(Length::Steps);
+            let config = Config { warmup, hold, decay, initial_fraction: 0.01, final_fraction: 0.05 };
+            peak * config.fraction(Position::at_step(step), Length::Steps(total))
+        };
+        for (peak, total, step, value) in [
+            (3e-4, 20_000, 0, 3e-6),
+            (3e-4, 20_000, 1000, 1.515e-4),
+            (3e-4, 20_000, 2000, 3e-4),
+            (3e-4, 20_000, 9999, 3e-4),
+            (3e-4, 20_000, 15_000, 6.7082e-5),
+            (3e-4, 20_000, 20_000, 1.5e-5),
+            (1e-4, 120_000, 0, 1e-6),
+            (1e-4, 120_000, 6000, 5.05e-5),
+            (1e-4, 120_000, 12_000, 1e-4),
+            (1e-4, 120_000, 59_999, 1e-4),
+            (1e-4, 120_000, 90_000, 2.236e-5),
+            (1e-4, 120_000, 120_000, 5e-6),
+        ] {
+            let found = rate(peak, total, step);
+            assert!((found / value - 1.0).abs() < 5e-5, "{total} {step}: {found}");
+        }
+    }
+
+    #[test]
     fn stages_that_outlast_the_run_are_found() {
         assert_eq!(config().check(Length::Steps(100)), vec![]);
         let found = config().check(Length::Steps(99));

@@ -12,7 +12,7 @@ use arcuate_ops::device::Device;
 use arcuate_recipe::plan::Plan;
 use arcuate_recipe::{Loaded, Override, Recipe, RecipeFile, build};
 use arcuate_text::{Tokenizer, TokenizerConfig};
-use arcuate_train::{Gradients, Optimizer, Pass, forward_backward, global_norm};
+use arcuate_train::{Gradients, Optimizer, Pass, Passed, forward_backward, global_norm};
 use serde_json::json;
 
 use crate::memory;
@@ -78,6 +78,13 @@ fn check_file(file: &Path, set: &[String], runs_dir: &Path, how: How) -> Result<
         }
         RecipeFile::Study(study) => study::check(&study, runs_dir, how),
         RecipeFile::Pipeline(pipeline) => {
+            let missing = super::data::fetch::missing(&pipeline.value.fetch);
+            if !missing.is_empty() {
+                let names = missing.join(" ");
+                let message =
+                    format!("the data sets of `fetch` are not there yet; run `arcuate data fetch {names}` first");
+                return Err(crate::exit::Coded { code: 4, message }.into());
+            }
             super::refuse(arcuate_recipe::check_steps(&pipeline))?;
             let mut seen = Vec::new();
             for planned in pipeline.value.runs() {
@@ -225,15 +232,17 @@ fn rehearse(
     let device = inner.clone().autodiff();
     let (mut network, _) = build::network(recipe, tokenizer, corpus.label_names(), &device)?;
     let pad_id = build::pad_id(tokenizer);
-    let rows = corpus.sampler(recipe.seed).next_rows(recipe.batch.microbatch)?;
-    let mut batch = arcuate_data::collate(&rows, pad_id, Some(recipe.batch.max_seq_len));
+    let rows = corpus.largest_microbatch(recipe.seed, recipe.batch.limits())?;
+    // Of speech, the sound is what is long.
+    let pad_to = recipe.data.speech.is_none().then_some(recipe.batch.max_seq_len);
+    let mut batch = arcuate_data::collate(&rows, pad_id, pad_to);
     objective.prepare(&mut batch, recipe.seed, 0);
     let mut optimizer = Optimizer::new(recipe.optimizer.clone());
     let (mut loss, mut seconds) = (0.0, f64::INFINITY);
     for _ in 0..3 {
         let begun = Instant::now();
         let mut grads = Gradients::new();
-        let (sum, count) =
+        let Passed { sum, count, .. } =
             forward_backward(&network, objective, &batch, build::compute(recipe), Pass::default(), &mut grads)?;
         let norm = global_norm(&grads, count);
         loss = sum / count;

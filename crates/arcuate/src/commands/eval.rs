@@ -1,10 +1,13 @@
 //! `arcuate eval`: metrics of a checkpoint with intervals, in the shape that lm-eval writes.
 
+mod transcripts;
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context;
+use arcuate_data::speech::SpeechSourceConfig;
 use arcuate_data::{Corpus, CorpusOptions, Document, Framing, Progress, Split, Stage, reader};
 use arcuate_eval::{
     ClassificationResult, CommitteeMean, Done, Error, EvalModel, HeldOutOptions, HeldOutResult, RegressionResult,
@@ -35,11 +38,14 @@ use crate::{exit, terminal};
   tag:FILE.jsonl        a tagger's accuracy and F1 over entities; lines {\"text\", \"tags\"}
   recipe:FILE.toml      the held-out part of a recipe's data, by the recipe's objective
   held-out              the same for the run that the checkpoint belongs to
+  transcripts:LIST      word and character error rates of a speech recogniser on a list of recordings: a NeMo manifest,
+                        a folder with texts beside the sound, or another format by its name, `transcripts:kaldi:DIR`
 Files may also be .gz or .zst.
 
 Examples:
   arcuate eval runs/quickstart/checkpoints/best held-out
   arcuate eval runs/quickstart/checkpoints/best text:story.txt choice:quiz.jsonl --json
+  arcuate eval runs/asr/checkpoints/best transcripts:test.jsonl --lm words.arpa --save-transcripts found.jsonl
   arcuate eval models/llama recipe:recipes/quickstart.toml --stride 128 --output results.json
 
 No result depends on the microbatch. Intervals are 95% bootstrap intervals.")]
@@ -73,19 +79,22 @@ pub(crate) struct Args {
     /// Print the result as JSON, as lm-eval writes it.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    transcripts: transcripts::Flags,
 }
 
 /// A task with the recipe it needs.
 enum Job {
     File(Task),
     Recipe(String, Box<Recipe>),
+    Transcripts(String, Box<SpeechSourceConfig>),
 }
 
 impl Job {
     fn name(&self) -> String {
         match self {
             Self::File(task) => task.to_string(),
-            Self::Recipe(name, _) => name.clone(),
+            Self::Recipe(name, _) | Self::Transcripts(name, _) => name.clone(),
         }
     }
 }
@@ -119,6 +128,7 @@ pub(crate) fn one_task(
         seed: 0,
         output: None,
         json: false,
+        transcripts: transcripts::Flags::default(),
     };
     let first = models.first().context("an evaluation needs a model")?;
     let Some(mean) = mean.filter(|_| models.len() > 1) else {
@@ -153,7 +163,8 @@ pub(crate) fn one_task(
                 let eval = EvalModel { max_seq_len: Some(recipe.batch.max_seq_len), ..eval };
                 class_logits(&eval, held_out_documents(&recipe)?, &mut quiet).map_err(coded)?
             }
-            Job::File(other) => {
+            other => {
+                let other = other.name();
                 let message =
                     format!("a committee cannot answer `{other}`; it takes `classify:`, `held-out` and `recipe:`");
                 return Err(exit::usage(message));
@@ -182,6 +193,7 @@ fn results(args: &Args, cost: &mut Cost) -> anyhow::Result<Vec<TaskResult>> {
     if args.microbatch == 0 || args.stride == Some(0) || args.max_seq_len == Some(0) {
         return Err(exit::usage("`--microbatch`, `--stride` and `--max-seq-len` must be 1 or more"));
     }
+    args.transcripts.check()?;
     let jobs = jobs(args)?;
     if let Some(file) = &args.output {
         let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -215,7 +227,13 @@ fn results(args: &Args, cost: &mut Cost) -> anyhow::Result<Vec<TaskResult>> {
         };
         let result = match job {
             Job::File(task) => run_task(task, &model, &mut progress).map_err(coded),
+            Job::Recipe(name, recipe) if matches!(recipe.objective, ObjectiveConfig::Ctc(_)) => {
+                transcripts::recipe_task(name, recipe, &args.model, &model, &args.transcripts, &mut progress)
+            }
             Job::Recipe(name, recipe) => recipe_task(name, recipe, &model, &mut progress),
+            Job::Transcripts(name, list) => {
+                transcripts::list_task(name, list, &args.model, &model, &args.transcripts, &mut progress)
+            }
         };
         bar.finish_and_clear();
         add_cost(cost, &model, total);
@@ -230,13 +248,16 @@ fn jobs(args: &Args) -> anyhow::Result<Vec<Job>> {
     let mut jobs: Vec<Job> = Vec::new();
     for text in &args.tasks {
         let job = match text.strip_prefix("recipe:") {
+            _ if text.starts_with("transcripts:") => Job::Transcripts(text.clone(), Box::new(transcripts::list(text)?)),
             Some(file) => Job::Recipe(text.clone(), Box::new(arcuate_recipe::load_recipe(Path::new(file), &[])?.value)),
             None => match text.parse::<Task>() {
                 Ok(Task::HeldOut) => Job::Recipe(text.clone(), Box::new(own_recipe(&args.model)?)),
                 Ok(task) => Job::File(task),
                 Err(_) => {
                     let forms = Task::FORMS.map(|form| format!("`{form}`")).join(", ");
-                    let message = format!("there is no task `{text}`; a task is one of {forms}, `recipe:FILE.toml`");
+                    let message = format!(
+                        "there is no task `{text}`; a task is one of {forms}, `recipe:FILE.toml`, `transcripts:LIST`"
+                    );
                     return Err(exit::usage(message));
                 }
             },
@@ -345,12 +366,14 @@ fn held_out(
     let measure = |batch: &arcuate_data::Batch| -> arcuate_model::Result<Vec<RowResult>> {
         let mut batch = batch.clone();
         // As in a run, where every evaluation hides the same tokens.
-        objective.prepare(&mut batch, seed, u64::MAX);
+        objective.prepare(&mut batch, seed, arcuate_objective::EVALUATION);
         let output = network.forward(&Input::from_batch(&batch), &objective.wanted(&batch))?;
         let row = |score: arcuate_objective::RowScore| RowResult {
             loss_sum: score.loss_sum,
             count: score.count as u64,
             correct: score.correct,
+            num_errors: score.num_errors,
+            num_labels: score.num_labels,
         };
         Ok(objective.scores(&batch, output).into_iter().map(row).collect())
     };
@@ -454,6 +477,17 @@ fn table(results: &[TaskResult]) -> String {
 /// How much was measured, and what guessing would give.
 fn note(result: &TaskResult) -> Option<String> {
     let details = &result.details;
+    if let Some(words) = details["words"].as_object() {
+        let number = |key: &str| words.get(key).and_then(Value::as_u64).unwrap_or(0);
+        return Some(format!(
+            "{} utterances, {} substitutions, {} insertions and {} deletions of words, spelling `{}`",
+            result.num_effective,
+            number("substitutions"),
+            number("insertions"),
+            number("deletions"),
+            result.config["normaliser"].as_str().unwrap_or_default()
+        ));
+    }
     let number = |key: &str| details[key].as_f64();
     if let (Some(tokens), Some(bytes)) = (details["tokens"].as_u64(), details["bytes"].as_u64()) {
         let cut = if details["is_partial"] == Value::Bool(true) { ", not all of it" } else { "" };

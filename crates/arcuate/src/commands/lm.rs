@@ -181,9 +181,9 @@ fn train(args: &TrainArgs) -> anyhow::Result<()> {
     })?;
     let trained = trained.map_err(|error| match error {
         arcuate_text::Error::Discounts { .. } => {
-            exit::Coded { code: 4, message: format!("{error}, here `--discount-fallback`") }.into()
+            anyhow::Error::from(exit::Coded { code: 4, message: format!("{error}, here `--discount-fallback`") })
         }
-        other => other.into(),
+        other => anyhow::Error::from(other),
     })?;
     trained.save(&args.output)?;
     terminal::say("time", &terminal::duration(start.elapsed().as_secs_f64()));

@@ -20,8 +20,10 @@ mod recipe;
 mod run;
 mod runs;
 mod tokenizer;
+mod transcribe;
 mod ui;
 mod verify;
+mod wer;
 
 pub(crate) use eval::one_task;
 pub(crate) use run::{read, refuse};
@@ -54,8 +56,10 @@ enum Command {
     Run(run::Args),
     Runs(runs::Args),
     Tokenizer(tokenizer::Args),
+    Transcribe(transcribe::Args),
     Ui(ui::Args),
     Verify(verify::Args),
+    Wer(wer::Args),
 }
 
 /// Runs the command that the arguments name.
@@ -85,8 +89,10 @@ fn start(command: Command) -> anyhow::Result<()> {
         Command::Run(args) => run::run(args),
         Command::Runs(args) => runs::run(args),
         Command::Tokenizer(args) => tokenizer::run(args),
+        Command::Transcribe(args) => transcribe::run(args),
         Command::Ui(args) => ui::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Wer(args) => wer::run(args),
     }
 }
 
@@ -102,15 +108,10 @@ fn report(error: &anyhow::Error) {
         terminal::note(&diagnostics.render(terminal::color()));
         return;
     }
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1) {
-        let cause = cause.to_string();
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
+    let text = exit::text(error);
     // A comparison that found a difference has said so already.
-    let is_answer = error.downcast_ref::<exit::Coded>().is_some_and(|coded| coded.code == 1);
+    let is_answer =
+        error.is::<exit::Told>() || error.downcast_ref::<exit::Coded>().is_some_and(|coded| coded.code == 1);
     if wants_json() && !is_answer {
         terminal::result(&json!({"error": text, "exit_code": exit::code(error)}).to_string());
     }

@@ -105,6 +105,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
             if !args.set.is_empty() && pipeline.value.step.is_empty() {
                 return Err(usage("a pipeline without steps has nothing to set"));
             }
+            // The steps are checked with the data that they read.
+            super::data::fetch::bring_all(&pipeline.value.fetch, args.json)?;
             refuse(arcuate_recipe::check_steps(&pipeline))?;
             crate::pipeline::run(&pipeline.value, &options(args.accept_changed_data))
         }

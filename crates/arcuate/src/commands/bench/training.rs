@@ -5,7 +5,7 @@ use arcuate_model::{Architecture, Head, ModelConfig, Network, Wanted, gpt2};
 use arcuate_objective::{Objective, ObjectiveConfig, Vocabulary};
 use arcuate_ops::DeviceKind;
 use arcuate_ops::rng::Stream;
-use arcuate_train::{Compute, Gradients, Optimizer, OptimizerConfig, Pass, forward_backward, global_norm};
+use arcuate_train::{Compute, Gradients, Optimizer, OptimizerConfig, Pass, Passed, forward_backward, global_norm};
 use serde_json::json;
 
 use super::measure::{How, Report, Sizes, refuse_giants, time};
@@ -100,6 +100,7 @@ fn random(sizes: &Sizes, first: usize, share: impl Fn(f64) -> f64) -> anyhow::Re
         is_padding: Vec::new(),
         row_keys: (0..num_rows as u64).collect(),
         logits: None,
+        sound: None,
         sources: vec![0; num_rows],
         num_bytes: 0,
     };
@@ -141,7 +142,8 @@ fn train(
     let mut report = time(how, "tokens", batch.num_tokens() as f64, || {
         let old = network.take().expect("a network between steps");
         let mut grads = Gradients::new();
-        let (sum, count) = forward_backward(&old, objective, &batch, compute, Pass::default(), &mut grads)?;
+        let Passed { sum, count, .. } =
+            forward_backward(&old, objective, &batch, compute, Pass::default(), &mut grads)?;
         let norm = global_norm(&grads, count);
         network = Some(optimizer.update(old, grads, count, norm, 1.0));
         losses.push(sum / count);
@@ -164,6 +166,7 @@ fn num_predicted(objective: &dyn Objective, batch: &Batch) -> usize {
         Wanted::All => batch.input_ids.len(),
         Wanted::Rows => batch.num_rows,
         Wanted::RowsAndTokens(places) => batch.num_rows + places.len(),
+        Wanted::Codes(places) => places.len(),
     }
 }
 

@@ -35,7 +35,8 @@ pub(crate) fn network(dir: &Path) -> anyhow::Result<Network> {
 /// Loads network and tokenizer of a checkpoint folder, which must fit each other.
 pub(crate) fn open(dir: &Path) -> anyhow::Result<Opened> {
     check(dir)?;
-    if !dir.join("tokenizer.json").is_file() {
+    // Published speech recognisers have only a vocabulary of characters.
+    if !["tokenizer.json", "vocab.json"].iter().any(|name| dir.join(name).is_file()) {
         return Err(exit::usage(format!(
             "`{}` holds a model but no `tokenizer.json`; copy the tokenizer that the model was trained with into the folder",
             dir.display()

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use super::*;
+use crate::corpus::Corpus;
 use crate::error::BadReason;
 use crate::progress::Stage;
 use crate::row::IGNORED_TARGET;

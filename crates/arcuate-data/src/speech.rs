@@ -1,0 +1,388 @@
+//! Speech corpora: lists of utterances in the formats that people have, compact in memory; the sound is read when it is asked for.
+//!
+//! Opening a source reads its lists, not its sound: only where no list says how long an utterance is, the header of its file is
+//! looked at. Items that cannot be used are counted by reason, as everywhere.
+
+mod audio;
+mod builder;
+pub mod common_voice;
+pub mod fairseq;
+pub mod folder;
+pub mod kaldi;
+mod lines;
+mod list;
+pub mod nemo;
+pub mod parquet;
+pub mod scan;
+mod tar;
+pub mod webdataset;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use audio::Limits;
+
+use crate::config::ConfigProblem;
+use crate::error::{BadItem, BadReason, Error, Result};
+use crate::progress::Progress;
+use audio::Samples;
+use builder::Builder;
+use list::List;
+
+/// A `[data.speech.source.NAME]` table of a speech recipe: utterances in one format with one weight in the mixture.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SpeechSourceConfig {
+    /// Where the utterances are: `[data.speech.source.NAME.format.nemo]`, `...format.folder` and so on.
+    pub format: SpeechFormat,
+    /// Share of this source in the training seconds, relative to the weights of the others.
+    #[serde(default = "default_weight")]
+    #[schemars(range(min = 0.0))]
+    pub weight: f64,
+    /// How often each utterance of this source may be heard at most; then the other sources take its share. Unlimited when left
+    /// out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0))]
+    pub max_repeats: Option<f64>,
+    /// Language of the utterances for which the list names none, for instance `cs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+    /// What is never split between training and held-out utterances: a `recording` (all segments of one file) or a `speaker`
+    /// (the recording where none is named).
+    #[serde(default)]
+    pub split_by: SplitBy,
+}
+
+/// The `[data.speech]` table: recordings in place of texts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SpeechConfig {
+    /// The sources by name: `[data.speech.source.NAME]`.
+    pub source: BTreeMap<String, SpeechSourceConfig>,
+    /// Samples a second that the network hears; recordings of another rate are resampled.
+    #[serde(default = "default_sample_rate_hz")]
+    #[schemars(range(min = 1000, max = 192_000))]
+    pub sample_rate_hz: u32,
+    /// Whether each utterance is brought to mean 0 and variance 1. Must stay as it was when a checkpoint is continued.
+    pub normalise: bool,
+    /// Utterances shorter than this are left out.
+    #[serde(default)]
+    #[schemars(range(min = 0.0))]
+    pub min_seconds: f64,
+    /// Utterances longer than this are left out. Left out: none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0))]
+    pub max_seconds: Option<f64>,
+    /// Memory for decoded sound, so that an utterance is decoded once if all fit; an hour takes 230 MB at 16 kHz.
+    #[serde(default = "default_decoded_cache_bytes")]
+    pub decoded_cache_bytes: u64,
+}
+
+fn default_sample_rate_hz() -> u32 {
+    16_000
+}
+
+fn default_decoded_cache_bytes() -> u64 {
+    1 << 30
+}
+
+impl SpeechConfig {
+    /// All values that cannot work, by key path.
+    pub fn check(&self) -> Vec<ConfigProblem> {
+        let mut found = Vec::new();
+        let mut report = |key: &str, message: String, help: &str| {
+            found.push(ConfigProblem { key: format!("data.speech.{key}"), message, help: help.to_owned() });
+        };
+        if self.source.is_empty() {
+            report("source", "names no source".to_owned(), "add a `[data.speech.source.NAME]` table with a `format`");
+        }
+        if !(1000..=192_000).contains(&self.sample_rate_hz) {
+            report("sample_rate_hz", format!("is {}", self.sample_rate_hz), "16000 is what published models hear");
+        }
+        if !(self.min_seconds.is_finite() && self.min_seconds >= 0.0) {
+            report("min_seconds", format!("is {}, not a length", self.min_seconds), "leave it out for no limit");
+        }
+        if let Some(most) = self.max_seconds
+            && !(most.is_finite() && most > self.min_seconds)
+        {
+            report("max_seconds", format!("is {most}, not above `min_seconds`"), "leave it out for no limit");
+        }
+        found.extend(self.source.iter().flat_map(|(name, source)| source.check(name)));
+        found
+    }
+
+    /// What of this table changes rows.
+    pub(crate) fn key(&self) -> String {
+        let Self { source: _, sample_rate_hz, normalise, min_seconds, max_seconds, decoded_cache_bytes: _ } = self;
+        format!("{sample_rate_hz} {normalise} {min_seconds} {max_seconds:?}")
+    }
+}
+
+fn default_weight() -> f64 {
+    1.0
+}
+
+/// What stays on one side of the split.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SplitBy {
+    /// All segments of one file.
+    #[default]
+    Recording,
+    /// Everything that one person said.
+    Speaker,
+}
+
+impl SpeechSourceConfig {
+    /// A source with every default.
+    pub fn new(format: SpeechFormat) -> Self {
+        Self { format, weight: default_weight(), max_repeats: None, language: None, split_by: SplitBy::default() }
+    }
+
+    /// All values of the source called `name` that cannot work, by key path.
+    pub fn check(&self, name: &str) -> Vec<ConfigProblem> {
+        let mut found = Vec::new();
+        let mut report = |key: String, message: String, help: &str| {
+            let key = format!("data.speech.source.{name}.{key}");
+            found.push(ConfigProblem { key, message, help: help.to_owned() });
+        };
+        if !(self.weight.is_finite() && self.weight > 0.0) {
+            let message = format!("is {}, not a positive number", self.weight);
+            report("weight".to_owned(), message, "remove the source to leave it out");
+        }
+        if let Some(repeats) = self.max_repeats
+            && !(repeats.is_finite() && repeats > 0.0)
+        {
+            let message = format!("is {repeats}, not a positive number");
+            report("max_repeats".to_owned(), message, "leave it out for no limit");
+        }
+        if self.format.path().is_empty() {
+            let key = format!("format.{}.path", self.format.name());
+            report(key, "is empty".to_owned(), "name a file, a folder or a pattern");
+        }
+        found
+    }
+}
+
+/// Reads the lists of one format.
+trait Reader {
+    /// Hands every utterance, and everything that is none, to `builder`.
+    fn read(&self, builder: &mut Builder<'_>) -> Result<()>;
+}
+
+macro_rules! speech_formats {
+    ($($variant:ident => $module:ident),* $(,)?) => {
+        /// The `[data.speech.source.NAME.format.<name>]` table; exactly one name per source.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+        #[serde(rename_all = "snake_case")]
+        pub enum SpeechFormat {
+            $(
+                #[doc = concat!("`[data.speech.source.NAME.format.", stringify!($module), "]`")]
+                $variant($module::Config),
+            )*
+        }
+
+        impl SpeechFormat {
+            /// The names of all formats, as they stand in a recipe.
+            pub const NAMES: &[&str] = &[$(stringify!($module)),*];
+
+            /// The name of the chosen format, as it stands in a recipe.
+            pub fn name(&self) -> &'static str {
+                match self { $(Self::$variant(_) => stringify!($module)),* }
+            }
+
+            /// The file, folder or pattern that it reads.
+            pub fn path(&self) -> &str {
+                match self { $(Self::$variant(config) => &config.path),* }
+            }
+
+            fn reader(&self) -> &dyn Reader {
+                match self { $(Self::$variant(config) => config),* }
+            }
+        }
+    };
+}
+
+speech_formats! {
+    CommonVoice => common_voice,
+    Fairseq => fairseq,
+    Folder => folder,
+    Kaldi => kaldi,
+    Nemo => nemo,
+    Parquet => parquet,
+    Webdataset => webdataset,
+}
+
+/// Where the sound of an utterance is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SoundRef {
+    /// A file, or a stretch of one.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Where the stretch begins.
+        start_seconds: f64,
+        /// How long it is; to the end of the file when absent.
+        seconds: Option<f64>,
+    },
+    /// A member of a tar archive.
+    Member {
+        /// The archive.
+        archive: PathBuf,
+        /// Name of the member.
+        name: String,
+        /// First byte of its content.
+        offset: u64,
+        /// Bytes of its content.
+        len: u64,
+    },
+    /// A value of a Parquet file.
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// The row group.
+        row_group: u32,
+        /// The row within that group.
+        row: u32,
+        /// The column with `{bytes, path}`.
+        column: String,
+    },
+}
+
+/// One utterance: where its sound is, and what was said.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Utterance {
+    /// The id that its list gives, or the name of its file.
+    pub id: String,
+    /// `file:line` of the list, or the sound itself where there is no list.
+    pub place: String,
+    /// Where its sound is.
+    pub sound: SoundRef,
+    /// How long it is, as its list says or its file does.
+    pub seconds: f64,
+    /// What was said, if that is known.
+    pub transcript: Option<String>,
+    /// Who said it.
+    pub speaker: Option<String>,
+    /// In which language.
+    pub language: Option<String>,
+    /// Utterances with the same group are never split between training and held-out data.
+    pub group: String,
+}
+
+/// Bad items of one reason that were met while a list was opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkippedItems {
+    /// How many.
+    pub count: u64,
+    /// The first few.
+    pub first: Vec<BadItem>,
+}
+
+/// The utterances of a source.
+#[derive(Debug)]
+pub struct Utterances {
+    list: List,
+    skipped: BTreeMap<BadReason, SkippedItems>,
+    content_hash: String,
+}
+
+impl Utterances {
+    /// Reads the lists of the source called `name`. At most `max_bad_items` items are skipped; progress counts utterances.
+    ///
+    /// # Errors
+    /// When a list does not exist or cannot be read, when too many items are bad, and when no utterance is left.
+    pub fn open(name: &str, source: &SpeechSourceConfig, max_bad_items: u64, progress: &Progress<'_>) -> Result<Self> {
+        if let Some(ConfigProblem { key, message, help }) = source.check(name).into_iter().next() {
+            return Err(Error::Config { key, message, help });
+        }
+        let mut builder = Builder::new(name, source, max_bad_items, progress);
+        source.format.reader().read(&mut builder)?;
+        let (list, skipped, content_hash) = builder.finish()?;
+        if list.len() == 0 {
+            return Err(Error::NoUtterances { name: name.to_owned(), path: source.format.path().to_owned() });
+        }
+        Ok(Self { list, skipped, content_hash })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// True without a single one; an opened source has at least one.
+    pub fn is_empty(&self) -> bool {
+        self.list.len() == 0
+    }
+
+    /// The utterance at a place of the list.
+    ///
+    /// # Panics
+    /// When there is no such place.
+    pub fn get(&self, index: usize) -> Utterance {
+        self.list.get(index)
+    }
+
+    /// How long the utterance at a place of the list is.
+    ///
+    /// # Panics
+    /// When there is no such place.
+    pub fn seconds(&self, index: usize) -> f64 {
+        self.list.seconds(index)
+    }
+
+    /// All of them, in the order of the sorted lists.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Utterance> {
+        (0..self.len()).map(|index| self.get(index))
+    }
+
+    /// All seconds together.
+    pub fn total_seconds(&self) -> f64 {
+        (0..self.len()).map(|index| self.seconds(index)).sum()
+    }
+
+    /// The samples of an utterance: one channel at `sample_rate_hz`.
+    ///
+    /// # Errors
+    /// A bad item when the sound is missing, broken, empty, above the limits or not as long as its list says.
+    pub fn load(&self, index: usize, sample_rate_hz: u32, limits: &Limits) -> Result<Vec<f32>> {
+        let utterance = self.get(index);
+        let mut samples = Vec::new();
+        for block in Samples::open(&utterance, Some(sample_rate_hz), limits)? {
+            samples.extend_from_slice(&block?);
+        }
+        audio::check_seconds(&utterance, samples.len() as f64 / f64::from(sample_rate_hz))?;
+        Ok(samples)
+    }
+
+    /// Items that were skipped, by reason.
+    pub fn skipped(&self) -> &BTreeMap<BadReason, SkippedItems> {
+        &self.skipped
+    }
+
+    /// Changes with ids, transcripts, languages, speakers, seconds and sizes of files; not with times or the place of the folder.
+    pub fn content_hash(&self) -> &str {
+        &self.content_hash
+    }
+
+    /// Bytes of memory that the list takes.
+    pub fn memory_bytes(&self) -> usize {
+        self.list.memory_bytes()
+    }
+}
+
+/// Endings of the sound files that folders and archives are searched for.
+const ENDINGS: &[&str] = &["wav", "flac", "mp3", "ogg", "oga", "opus", "m4a", "aac"];
+/// The same for messages.
+const ENDINGS_SHOWN: &str = "`.wav`, `.flac`, `.mp3`, `.ogg`, `.oga`, `.opus`, `.m4a` or `.aac`";
+
+/// Whether a name ends like a sound file.
+fn is_sound(name: &str) -> bool {
+    name.rsplit_once('.').is_some_and(|(_, ending)| ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)))
+}
+
+#[cfg(test)]
+mod tests;

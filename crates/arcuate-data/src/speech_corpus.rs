@@ -1,0 +1,519 @@
+//! Speech as a corpus: utterances of all sources, split and in the order of a run; their sound is decoded when a row is drawn.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arcuate_ops::rng::Stream;
+use arcuate_text::SpecialToken;
+use rayon::prelude::*;
+
+use crate::config::DataConfig;
+use crate::encoder::Encoder;
+use crate::error::{BadItem, BadItems, BadReason, EncodeError, Error, Result};
+use crate::held_out::HeldOut;
+use crate::mixture::{LedgerEntry, expected};
+use crate::progress::{Progress, Stage};
+use crate::row::Row;
+use crate::rows::{Draw, Rows, SourceRows};
+use crate::sampler::MicrobatchLimits;
+use crate::sound::{Downsampling, RowSound};
+use crate::speech::{Limits, SpeechConfig, SpeechSourceConfig, Utterance, Utterances};
+use crate::split::{Split, id_hash};
+use crate::summary::SourceSummary;
+
+const SOURCE_SHIFT: u32 = 44;
+
+/// What the rest of a recipe asks of speech.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpeechOptions {
+    /// Most frames in a row.
+    pub max_frames: usize,
+    /// How many frames the network makes of samples.
+    pub downsampling: Downsampling,
+    /// True when every row needs its transcript; otherwise what is too long is cut.
+    pub transcripts: bool,
+}
+
+/// The utterances of all sources as rows. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct SpeechCorpus {
+    inner: Arc<Inner>,
+}
+
+/// Utterances of one side of the split: places in the list of the source.
+#[derive(Default)]
+struct Side {
+    utterances: Vec<u32>,
+    seconds: f64,
+    frames: u64,
+    bytes: u64,
+}
+
+struct Source {
+    config: SpeechSourceConfig,
+    list: Utterances,
+    train: Side,
+    held_out: Side,
+    /// Frames of each utterance of the list.
+    frames: Vec<u32>,
+    /// Utterances that the recipe leaves out, by `min_seconds` and `max_seconds`.
+    num_left_out: u64,
+    bad_items: BTreeMap<BadReason, u64>,
+}
+
+struct Inner {
+    sources: Vec<Source>,
+    rows: Vec<SourceRows>,
+    config: SpeechConfig,
+    options: SpeechOptions,
+    encoder: Box<dyn Encoder + Send>,
+    fingerprint: String,
+    limits: Limits,
+    decoded: Mutex<Decoded>,
+    bad: Mutex<Skipped>,
+}
+
+/// Samples that were decoded before, as long as they have room.
+#[derive(Default)]
+struct Decoded {
+    samples: HashMap<(usize, u32), Arc<[f32]>>,
+    bytes: u64,
+}
+
+/// Items that could not be used, each counted once.
+struct Skipped {
+    items: BadItems,
+    seen: std::collections::HashSet<(usize, u32)>,
+    num_utterances: usize,
+}
+
+/// What opening found out about one utterance.
+struct Looked {
+    frames: u32,
+    bytes: u64,
+    is_left_out: bool,
+    bad: Option<BadItem>,
+    side: Split,
+}
+
+/// Frames that CTC needs for labels: one for each and one between equal neighbours (Graves et al. 2006).
+pub fn frames_needed(labels: &[u32]) -> usize {
+    labels.len() + labels.windows(2).filter(|pair| pair[0] == pair[1]).count()
+}
+
+impl SpeechCorpus {
+    pub(crate) fn open(
+        config: &DataConfig,
+        encoder: Box<dyn Encoder + Send>,
+        options: &SpeechOptions,
+        progress: &Progress<'_>,
+    ) -> Result<Self> {
+        config.refuse_impossible()?;
+        let Some(speech) = &config.speech else {
+            let (key, message) = ("data.speech".to_owned(), "is missing".to_owned());
+            return Err(Error::Config { key, message, help: "add recordings".to_owned() });
+        };
+        let limits = Limits::default();
+        let mut items = BadItems::new(config.max_bad_items);
+        let mut sources = Vec::new();
+        let mut hasher = blake3::Hasher::new();
+        for (name, source) in &speech.source {
+            let list = Utterances::open(name, source, config.max_bad_items, progress)?;
+            hasher.update(format!("{name:?} {}\n", list.content_hash()).as_bytes());
+            let looked: Vec<Looked> = {
+                let num = list.len();
+                let look = |index: usize| look(&list.get(index), config, speech, options, encoder.as_ref());
+                let chunk = |start: usize| -> Result<Vec<Looked>> {
+                    progress.report(Stage::Scan, start as u64, num as u64)?;
+                    (start..num.min(start + CHUNK)).into_par_iter().map(look).collect()
+                };
+                let chunks: Vec<Vec<Looked>> = (0..num).step_by(CHUNK).map(chunk).collect::<Result<_>>()?;
+                chunks.into_iter().flatten().collect()
+            };
+            let mut bad_items: BTreeMap<BadReason, u64> =
+                list.skipped().iter().map(|(reason, skipped)| (*reason, skipped.count)).collect();
+            let first = list.skipped().values().flat_map(|skipped| skipped.first.first()).next();
+            items.merge(&bad_items, first)?;
+            let (mut train, mut held_out) = (Side::default(), Side::default());
+            let mut num_left_out = 0;
+            for (index, looked) in looked.iter().enumerate() {
+                if let Some(bad) = &looked.bad {
+                    *bad_items.entry(bad.reason).or_default() += 1;
+                    items.add(bad.clone())?;
+                } else if looked.is_left_out {
+                    num_left_out += 1;
+                } else {
+                    let side = if looked.side == Split::HeldOut { &mut held_out } else { &mut train };
+                    side.utterances.push(index as u32);
+                    side.seconds += list.seconds(index);
+                    side.frames += u64::from(looked.frames);
+                    side.bytes += looked.bytes;
+                }
+            }
+            if train.utterances.is_empty() {
+                return Err(Error::NothingToTrainOn { name: name.clone(), documents: list.len() as u64 });
+            }
+            let frames = looked.iter().map(|looked| looked.frames).collect();
+            sources.push(Source { config: source.clone(), list, train, held_out, frames, num_left_out, bad_items });
+        }
+        let rest = format!(
+            "{:x} {:?} {} {}",
+            config.held_out_fraction.to_bits(),
+            options,
+            if options.transcripts { encoder.hash() } else { String::new() },
+            speech.key()
+        );
+        hasher.update(rest.as_bytes());
+        let rows = speech
+            .source
+            .iter()
+            .zip(&sources)
+            .map(|((name, config), source)| {
+                let num_rows = source.train.utterances.len() as u64;
+                let max_rows = SourceRows::limit(config.max_repeats, num_rows);
+                SourceRows { name: name.clone(), weight: config.weight, num_rows, max_rows }
+            })
+            .collect();
+        let num_utterances = sources.iter().map(|source| source.list.len()).sum();
+        let inner = Inner {
+            sources,
+            rows,
+            config: speech.clone(),
+            options: options.clone(),
+            encoder,
+            fingerprint: hasher.finalize().to_hex()[..32].to_owned(),
+            limits,
+            decoded: Mutex::default(),
+            bad: Mutex::new(Skipped { items, seen: Default::default(), num_utterances }),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    pub(crate) fn rows(&self) -> Arc<dyn Rows> {
+        Arc::clone(&self.inner) as Arc<dyn Rows>
+    }
+
+    pub(crate) fn summary(&self) -> Vec<SourceSummary> {
+        let weight: f64 = self.inner.rows.iter().map(|source| source.weight).sum();
+        self.inner.sources.iter().zip(&self.inner.rows).map(|(source, rows)| source.summary(rows, weight)).collect()
+    }
+
+    pub(crate) fn fingerprint(&self) -> &str {
+        &self.inner.fingerprint
+    }
+
+    pub(crate) fn source_fingerprints(&self) -> BTreeMap<String, String> {
+        let sources = self.inner.rows.iter().zip(&self.inner.sources);
+        sources.map(|(rows, source)| (rows.name.clone(), source.list.content_hash().to_owned())).collect()
+    }
+
+    pub(crate) fn label_names(&self) -> &[String] {
+        &[]
+    }
+
+    pub(crate) fn train_tokens(&self, source: usize) -> u64 {
+        self.inner.sources.get(source).map_or(0, |source| source.train.frames)
+    }
+
+    pub(crate) fn max_row_tokens(&self) -> usize {
+        self.inner.sources.iter().map(Source::max_row_frames).max().unwrap_or(0) as usize
+    }
+
+    pub(crate) fn num_bad_items(&self) -> u64 {
+        self.inner.bad.lock().unwrap_or_else(PoisonError::into_inner).items.total()
+    }
+
+    pub(crate) fn held_out(&self, stride: Option<usize>) -> Result<HeldOut> {
+        if let Some(stride) = stride {
+            let detail = "only texts can be evaluated with one; leave it out".to_owned();
+            return Err(Error::BadStride { stride, detail });
+        }
+        let sources = self.inner.rows.iter().zip(&self.inner.sources);
+        let counts = sources.map(|(rows, source)| (rows.name.as_str(), source.held_out.utterances.len() as u64));
+        Ok(HeldOut::of_rows(self.rows(), counts))
+    }
+
+    pub(crate) fn expected_ledger(&self, frames: u64) -> Vec<LedgerEntry> {
+        let (rows, sources) = (&self.inner.rows, &self.inner.sources);
+        let weight: f64 = rows.iter().map(|source| source.weight).sum();
+        let members: Vec<(f64, Option<u64>)> = rows
+            .iter()
+            .zip(sources)
+            .map(|(rows, source)| {
+                let row_frames = source.train.frames as f64 / rows.num_rows as f64;
+                (rows.weight, rows.max_rows.map(|most| (most as f64 * row_frames) as u64))
+            })
+            .collect();
+        let given = expected(&members, frames);
+        let total: f64 = given.iter().sum();
+        rows.iter()
+            .zip(sources)
+            .zip(given)
+            .map(|((rows, source), given)| {
+                let repeats = given / source.train.frames.max(1) as f64;
+                LedgerEntry {
+                    source: rows.name.clone(),
+                    rows: (repeats * rows.num_rows as f64).round() as u64,
+                    tokens: given.round() as u64,
+                    bytes: (repeats * source.train.bytes as f64).round() as u64,
+                    repeats,
+                    target_share: rows.weight / weight,
+                    share: if total > 0.0 { given / total } else { 0.0 },
+                }
+            })
+            .collect()
+    }
+
+    pub(crate) fn document_id(&self, source: u32, document: u32) -> Option<String> {
+        let list = &self.inner.sources.get(source as usize)?.list;
+        ((document as usize) < list.len()).then(|| list.get(document as usize).id)
+    }
+
+    pub(crate) fn describe_row(&self, key: u64) -> Option<(String, Vec<String>)> {
+        let source = key >> SOURCE_SHIFT;
+        let id = self.document_id(u32::try_from(source).ok()?, u32::try_from(key & ((1 << SOURCE_SHIFT) - 1)).ok()?)?;
+        Some((self.inner.rows.get(source as usize)?.name.clone(), vec![id]))
+    }
+
+    /// The utterance of a row, by its key.
+    pub(crate) fn utterance(&self, key: u64) -> Option<Utterance> {
+        let list = &self.inner.sources.get((key >> SOURCE_SHIFT) as usize)?.list;
+        let index = (key & ((1 << SOURCE_SHIFT) - 1)) as usize;
+        (index < list.len()).then(|| list.get(index))
+    }
+
+    /// The longest training rows of a microbatch, for a rehearsal.
+    pub(crate) fn largest_rows(&self, limits: MicrobatchLimits) -> Result<Vec<Row>> {
+        let mut all: Vec<(u64, usize, u64)> = Vec::new();
+        for (source, rows) in self.inner.rows.iter().enumerate() {
+            let frames = |index: u64| self.inner.positions(source, index).unwrap_or(0);
+            all.extend((0..rows.num_rows).map(|index| (frames(index), source, index)));
+        }
+        all.sort_unstable_by(|a, b| b.cmp(a));
+        let longest = all.first().map_or(1, |(frames, ..)| (*frames).max(1));
+        let num = limits.tokens.map_or(limits.rows, |most| limits.rows.min((most / longest).max(1) as usize));
+        all.truncate(num);
+        let row = |(_, source, index)| self.inner.row(Draw { source, split: Split::Train, index, seed: 0, k: 0 });
+        all.into_iter().filter_map(|at| row(at).transpose()).collect()
+    }
+}
+
+/// Utterances that are looked at together when a source is opened.
+const CHUNK: usize = 4096;
+
+/// Whether an utterance can be used, and what it takes.
+fn look(
+    utterance: &Utterance,
+    config: &DataConfig,
+    speech: &SpeechConfig,
+    options: &SpeechOptions,
+    encoder: &dyn Encoder,
+) -> Result<Looked> {
+    let num_samples = (utterance.seconds * f64::from(speech.sample_rate_hz)).round() as usize;
+    let mut frames = options.downsampling.num_frames(num_samples);
+    let side = Split::of_hash(id_hash(&utterance.group), config.held_out_fraction);
+    let is_left_out =
+        utterance.seconds < speech.min_seconds || speech.max_seconds.is_some_and(|m| utterance.seconds > m);
+    let bytes = utterance.transcript.as_ref().map_or(0, String::len) as u64;
+    let mut bad = None;
+    if !is_left_out {
+        let item = |reason, detail: String| Some(BadItem { reason, place: utterance.place.clone(), detail });
+        if frames == 0 {
+            let detail =
+                format!("is {:.3} seconds long, too short for one frame; set `min_seconds`", utterance.seconds);
+            bad = item(BadReason::TooShort, detail);
+        } else if options.transcripts {
+            bad = match labels(utterance, encoder)? {
+                Err(bad) => Some(bad),
+                Ok(labels) if frames_needed(&labels) > frames => {
+                    let needed = frames_needed(&labels);
+                    let detail = format!(
+                        "has {frames} frames for a transcript that needs {needed}; correct its times or its text"
+                    );
+                    item(BadReason::TooShort, detail)
+                }
+                Ok(_) if frames > options.max_frames => {
+                    let detail = format!(
+                        "has {frames} frames, more than `batch.max_seq_len`, {}; raise it, or set `max_seconds`",
+                        options.max_frames
+                    );
+                    item(BadReason::TooLong, detail)
+                }
+                Ok(_) => None,
+            };
+        } else {
+            frames = frames.min(options.max_frames);
+        }
+    }
+    Ok(Looked { frames: frames as u32, bytes, is_left_out, bad, side })
+}
+
+/// The labels of a transcript.
+fn labels(utterance: &Utterance, encoder: &dyn Encoder) -> Result<std::result::Result<Vec<u32>, BadItem>> {
+    let item =
+        |reason, detail: &str| Ok(Err(BadItem { reason, place: utterance.place.clone(), detail: detail.to_owned() }));
+    let Some(transcript) = &utterance.transcript else {
+        return item(BadReason::MissingField, "has no transcript; add it, or leave the utterance out");
+    };
+    let cannot = |source: EncodeError| Error::Encode { place: utterance.place.clone(), source };
+    let labels = encoder.encode(transcript).map_err(cannot)?;
+    if labels.is_empty() {
+        return item(BadReason::EmptyText, "has an empty transcript; correct it, or leave the utterance out");
+    }
+    if encoder.special(SpecialToken::Unk).is_some_and(|unknown| labels.contains(&unknown)) {
+        let detail = format!("has characters outside of the vocabulary in its transcript {transcript:?}");
+        return item(BadReason::UnknownCharacters, &detail);
+    }
+    Ok(Ok(labels))
+}
+
+impl Source {
+    fn side(&self, split: Split) -> &Side {
+        if split == Split::HeldOut { &self.held_out } else { &self.train }
+    }
+
+    fn max_row_frames(&self) -> u64 {
+        let both = self.train.utterances.iter().chain(&self.held_out.utterances);
+        both.map(|index| u64::from(self.frames[*index as usize])).max().unwrap_or(0)
+    }
+
+    fn summary(&self, rows: &SourceRows, weight: f64) -> SourceSummary {
+        let (train, held_out) = (&self.train, &self.held_out);
+        let num = |side: &Side| side.utterances.len() as u64;
+        SourceSummary {
+            name: rows.name.clone(),
+            files: 1,
+            documents: num(train) + num(held_out),
+            tokens: train.frames + held_out.frames,
+            bytes: train.bytes + held_out.bytes,
+            train_documents: num(train),
+            train_tokens: train.frames,
+            train_bytes: train.bytes,
+            held_out_documents: num(held_out),
+            held_out_tokens: held_out.frames,
+            held_out_bytes: held_out.bytes,
+            epoch_rows: rows.num_rows,
+            epoch_tokens: train.frames,
+            max_row_tokens: self.max_row_frames(),
+            target_share: rows.weight / weight,
+            max_repeats: self.config.max_repeats,
+            unlabelled_documents: 0,
+            bad_items: self.bad_items.clone(),
+            train_seconds: train.seconds,
+            held_out_seconds: held_out.seconds,
+            left_out: self.num_left_out,
+        }
+    }
+}
+
+impl Rows for Inner {
+    fn sources(&self) -> &[SourceRows] {
+        &self.rows
+    }
+
+    fn max_row_positions(&self) -> u64 {
+        self.options.max_frames as u64
+    }
+
+    fn row(&self, draw: Draw) -> Result<Option<Row>> {
+        let index = self.sources[draw.source].side(draw.split).utterances[draw.index as usize];
+        match self.try_row(draw, index) {
+            Ok(row) => Ok(Some(row)),
+            Err(Error::BadItem(item)) => self.skip(draw.source, index, item).map(|()| None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn positions(&self, source: usize, index: u64) -> Option<u64> {
+        let source = &self.sources[source];
+        Some(source.train.utterances.get(index as usize).map_or(0, |at| u64::from(source.frames[*at as usize])))
+    }
+}
+
+impl Inner {
+    fn try_row(&self, draw: Draw, index: u32) -> Result<Row> {
+        let utterance = self.sources[draw.source].list.get(index as usize);
+        let item = |reason, detail| Error::BadItem(BadItem { reason, place: utterance.place.clone(), detail });
+        let samples = self.samples(draw.source, index)?;
+        let frames_of = |len| self.options.downsampling.num_frames(len);
+        let mut row = Row::empty(draw.source as u32, (draw.source as u64) << SOURCE_SHIFT | u64::from(index));
+        let mut values = samples;
+        if frames_of(values.len()) == 0 {
+            return Err(item(BadReason::TooShort, format!("has {} samples, too few for one frame", values.len())));
+        }
+        if self.config.normalise {
+            values = normalised(&values).into();
+        }
+        if self.options.transcripts {
+            let labels = labels(&utterance, self.encoder.as_ref())?.map_err(Error::BadItem)?;
+            let (frames, needed) = (frames_of(values.len()), frames_needed(&labels));
+            if frames < needed {
+                let detail = format!("has {frames} frames for a transcript that needs {needed}");
+                return Err(item(BadReason::TooShort, detail));
+            }
+            row.num_bytes = utterance.transcript.as_ref().map_or(0, String::len) as u64;
+            row.targets = labels.iter().map(|label| *label as i32).collect();
+            row.positions = (0..labels.len() as u32).collect();
+            row.spans = vec![(0, labels.len() as u32); labels.len()];
+            row.input_ids = labels;
+        } else {
+            let most = self.options.downsampling.num_steps(self.options.max_frames);
+            if values.len() > most {
+                // Another stretch in each epoch, the first one for an evaluation.
+                let purpose = format!("crop/{}", self.rows[draw.source].name);
+                let room = (values.len() - most + 1) as u64;
+                let start = match draw.split {
+                    Split::Train => Stream::new(draw.seed, &purpose, draw.k, u64::from(index)).below(room) as usize,
+                    Split::HeldOut => 0,
+                };
+                values = values[start..start + most].into();
+            }
+        }
+        let num_frames = frames_of(values.len());
+        row.sound = Some(RowSound { values, num_features: 1, num_frames });
+        row.documents = vec![index];
+        Ok(row)
+    }
+
+    /// The samples of an utterance, rounded to 16 bits: decoded, or as decoded before.
+    fn samples(&self, source: usize, index: u32) -> Result<Arc<[f32]>> {
+        let lock = || self.decoded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(samples) = lock().samples.get(&(source, index)) {
+            return Ok(Arc::clone(samples));
+        }
+        let list = &self.sources[source].list;
+        let samples = list.load(index as usize, self.config.sample_rate_hz, &self.limits)?;
+        let samples: Arc<[f32]> = samples.into_iter().map(|x| (x * 32768.0).round() / 32768.0).collect();
+        let bytes = (samples.len() * size_of::<f32>()) as u64;
+        let mut decoded = lock();
+        if decoded.bytes + bytes <= self.config.decoded_cache_bytes
+            && decoded.samples.insert((source, index), Arc::clone(&samples)).is_none()
+        {
+            decoded.bytes += bytes;
+        }
+        Ok(samples)
+    }
+
+    /// Counts an item that cannot be used; an error above the limit of the recipe, or where nothing is left.
+    fn skip(&self, source: usize, index: u32, item: BadItem) -> Result<()> {
+        let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
+        if !bad.seen.insert((source, index)) {
+            return Ok(());
+        }
+        if bad.seen.len() == bad.num_utterances {
+            let documents = bad.num_utterances as u64;
+            return Err(Error::NothingToTrainOn { name: self.rows[source].name.clone(), documents });
+        }
+        bad.items.add(item)
+    }
+}
+
+/// Mean 0 and variance 1 over an utterance: `(x - mean) / sqrt(variance + 1e-5)`, the variance divided by the length
+/// (Baevski et al. 2020).
+fn normalised(samples: &[f32]) -> Vec<f32> {
+    let n = samples.len().max(1) as f64;
+    let mean = samples.iter().map(|x| f64::from(*x)).sum::<f64>() / n;
+    let variance = samples.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / n;
+    let scale = 1.0 / (variance + 1e-5).sqrt();
+    samples.iter().map(|x| ((f64::from(*x) - mean) * scale) as f32).collect()
+}

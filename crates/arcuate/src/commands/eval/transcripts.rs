@@ -1,0 +1,416 @@
+//! The task `transcripts:LIST`: error rates of a speech recogniser, with any decoder; emissions for other programs; tuning of a
+//! language model's weights.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use arcuate_data::speech::{SpeechFormat, SpeechSourceConfig};
+use arcuate_data::{Corpus, HeldOut, MicrobatchLimits, Progress, Utterance};
+use arcuate_decode::ctc::{Alphabet, CtcDecoder, CtcDecoderConfig, Emissions, greedy, lexicon_beam, prefix_beam};
+use arcuate_eval::{Done, Error, EvalModel, TaskResult, TranscriptsConfig, transcripts_task};
+use arcuate_model::Head;
+use arcuate_recipe::{Recipe, build};
+use arcuate_record::statistics::Bootstrap;
+use arcuate_record::{format_number, text_table, write_atomic};
+use arcuate_text::{Ngram, Normaliser};
+use serde_json::{Value, json};
+
+use super::coded;
+use crate::preprocessor::Preprocessor;
+use crate::transcripts::{LANGUAGE_MODEL, Readings, Recogniser, Scored, alphabet, open_lists};
+use crate::{exit, terminal};
+
+/// Weight and word score of a language model for which none are given.
+const LM_WEIGHT: f64 = 0.5;
+const WORD_SCORE: f64 = 1.5;
+const UNKNOWN_WORD_SCORE: f64 = -10.0;
+/// What `--tune-lm` tries.
+const WEIGHTS: [f64; 4] = [0.25, 0.5, 0.75, 1.0];
+const WORD_SCORES: [f64; 4] = [0.0, 1.0, 2.0, 3.0];
+
+/// How recordings become words.
+#[derive(clap::Args, Debug, Clone, Default)]
+#[command(next_help_heading = "Transcripts")]
+pub(super) struct Flags {
+    /// N-gram language model over words: ARPA, plain or compressed, or a KenLM binary.
+    #[arg(long, value_name = "FILE")]
+    lm: Option<PathBuf>,
+    /// Weight of the language model [default: 0.5; with `--lexicon`, on log10 probabilities, 2].
+    #[arg(long, value_name = "X", requires = "lm", allow_negative_numbers = true)]
+    lm_weight: Option<f64>,
+    /// Added for every word; above 0 it favours more words [default: 1.5 with `--lm`, 0 with `--lexicon`].
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    word_score: Option<f64>,
+    /// Texts that are followed at once in a beam search [default: 100; with `--lexicon` 50; without an LM: no search].
+    #[arg(long, value_name = "N")]
+    beam: Option<usize>,
+    /// Write only words of this list, one a line, each perhaps with its tokens behind it.
+    #[arg(long, value_name = "FILE")]
+    lexicon: Option<PathBuf>,
+    /// Try weights and word scores of `--lm` on the list and take the best; measure another list with them afterwards.
+    #[arg(long, requires = "lm", conflicts_with_all = ["lm_weight", "word_score", "lexicon"])]
+    tune_lm: bool,
+    /// Spelling in which both sides are compared [default: that of the tokenizer].
+    #[arg(long, value_name = "NAME", value_parser = Normaliser::NAMES)]
+    normalise: Option<String>,
+    /// Write a line of JSON for each recording: what was said, what was recognised, the errors.
+    #[arg(long, value_name = "FILE")]
+    save_transcripts: Option<PathBuf>,
+    /// Write the log-probabilities of each recording, frames times tokens, as raw little-endian f32 beside `emissions.json`.
+    #[arg(long, value_name = "DIR")]
+    save_emissions: Option<PathBuf>,
+}
+
+impl Flags {
+    /// Refuses what cannot work, before anything is loaded.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        for (flag, file) in [("--lm", &self.lm), ("--lexicon", &self.lexicon)] {
+            if let Some(file) = file.as_deref().filter(|file| !file.is_file()) {
+                return Err(exit::usage(format!("`{flag} {}`: there is no such file", file.display())));
+            }
+        }
+        if self.beam == Some(0) {
+            return Err(exit::usage("`--beam` is 0; it must be at least 1"));
+        }
+        if self.lm.is_none() && self.lexicon.is_none() && self.word_score.is_some() {
+            return Err(exit::usage("`--word-score` needs `--lm` or `--lexicon`"));
+        }
+        Ok(())
+    }
+
+    fn prefix_beam(&self, weight: f64, word_score: f64) -> prefix_beam::Config {
+        let mut config = prefix_beam::Config::default();
+        config.language_model = self.lm.as_ref().map(|path| prefix_beam::LanguageModelConfig {
+            path: path.clone(),
+            weight,
+            word_score,
+            unknown_word_score: UNKNOWN_WORD_SCORE,
+        });
+        config.beam_width = self.beam.unwrap_or(config.beam_width);
+        config
+    }
+
+    /// The decoder that the flags ask for; none if none of them asks for a search.
+    fn config(&self) -> Option<CtcDecoderConfig> {
+        if let Some(lexicon) = &self.lexicon {
+            let mut config = lexicon_beam::Config::new(lexicon.clone());
+            config.language_model.clone_from(&self.lm);
+            config.language_model_weight = self.lm_weight.unwrap_or(config.language_model_weight);
+            config.word_score = self.word_score.unwrap_or(config.word_score);
+            config.beam_width = self.beam.unwrap_or(config.beam_width);
+            return Some(CtcDecoderConfig::LexiconBeam(config));
+        }
+        if self.lm.is_none() && self.beam.is_none() {
+            return None;
+        }
+        let (weight, word_score) = (self.lm_weight.unwrap_or(LM_WEIGHT), self.word_score.unwrap_or(WORD_SCORE));
+        Some(CtcDecoderConfig::PrefixBeam(self.prefix_beam(weight, word_score)))
+    }
+}
+
+/// The list that a task names: `transcripts:FORMAT:PATH`, or `transcripts:PATH` whose ending tells the format.
+pub(super) fn list(task: &str) -> anyhow::Result<SpeechSourceConfig> {
+    let rest = task.strip_prefix("transcripts:").unwrap_or(task);
+    let (format, path) = match rest.split_once(':') {
+        Some((format, path)) if SpeechFormat::NAMES.contains(&format) => (format, path),
+        _ => (format_of(rest), rest),
+    };
+    let is_pattern = path.contains(['*', '?', '[']);
+    if path.is_empty() || !is_pattern && !Path::new(path).exists() {
+        let names = SpeechFormat::NAMES.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        return Err(exit::usage(format!(
+            "`{path}` of the task `{task}` does not exist; name a list of recordings, such as `transcripts:test.jsonl`, or \
+             `transcripts:FORMAT:PATH` with one of the formats {names}"
+        )));
+    }
+    let format: SpeechFormat = serde_json::from_value(json!({format: {"path": path}}))
+        .with_context(|| format!("`{task}` cannot be read as a list"))?;
+    Ok(SpeechSourceConfig::new(format))
+}
+
+fn format_of(path: &str) -> &'static str {
+    let name = path.trim_end_matches(".gz").trim_end_matches(".zst");
+    match Path::new(name).extension().and_then(|ending| ending.to_str()) {
+        _ if Path::new(path).is_dir() => "folder",
+        Some("tsv") => "common_voice",
+        Some("parquet") => "parquet",
+        Some("tar") => "webdataset",
+        _ => "nemo",
+    }
+}
+
+/// Error rates on a list of recordings.
+pub(super) fn list_task(
+    name: &str,
+    list: &SpeechSourceConfig,
+    dir: &Path,
+    model: &EvalModel<'_>,
+    flags: &Flags,
+    progress: &mut dyn FnMut(Done) -> ControlFlow<()>,
+) -> anyhow::Result<TaskResult> {
+    let own = Preprocessor::read(dir)?;
+    let sources = BTreeMap::from([("list".to_owned(), list.clone())]);
+    let sound = (own.sampling_rate, own.do_normalize);
+    let network = model.network.valid();
+    refuse_other(model)?;
+    let corpus = open_lists(&sources, sound, 0, &network, model.tokenizer, &Progress::none())?;
+    let work = Work {
+        name,
+        rows: corpus.in_order(),
+        corpus: &corpus,
+        config: json!({"list": list.format.path(), "format": list.format.name()}),
+        decoder: flags.config(),
+        normaliser: None,
+    };
+    work.measure(model, flags, progress)
+}
+
+/// Error rates on the held-out recordings of a recipe, by its decoder unless the flags name another. The language model of the run
+/// lies in the folder of the checkpoint's run.
+pub(super) fn recipe_task(
+    name: &str,
+    recipe: &Recipe,
+    dir: &Path,
+    model: &EvalModel<'_>,
+    flags: &Flags,
+    progress: &mut dyn FnMut(Done) -> ControlFlow<()>,
+) -> anyhow::Result<TaskResult> {
+    refuse_other(model)?;
+    let corpus = build::corpus(recipe, model.tokenizer, &Progress::none())?;
+    let real = dir.canonicalize().with_context(|| format!("cannot read `{}`", dir.display()))?;
+    let arpa = real.parent().and_then(Path::parent).map(|run| run.join(LANGUAGE_MODEL)).filter(|path| path.is_file());
+    let own = recipe.transcripts.as_ref();
+    let work = Work {
+        name,
+        rows: corpus.held_out(None)?,
+        corpus: &corpus,
+        config: json!({"recipe": recipe.name}),
+        decoder: flags.config().or_else(|| own.map(|own| own.decoder_with(arpa.as_deref()))),
+        normaliser: own.map(|own| own.normaliser(model.tokenizer)),
+    };
+    work.measure(model, flags, progress)
+}
+
+fn refuse_other(model: &EvalModel<'_>) -> anyhow::Result<()> {
+    let architecture = model.network.architecture();
+    if architecture.downsampling().is_some() && *architecture.head() == Head::Tokens {
+        return Ok(());
+    }
+    let name = architecture.name();
+    Err(exit::usage(format!(
+        "`{name}` was not trained to write what it hears; name the checkpoint of a run with `[objective.ctc]`"
+    )))
+}
+
+/// What is transcribed, and how unless flags say otherwise.
+struct Work<'a> {
+    name: &'a str,
+    corpus: &'a Corpus,
+    rows: HeldOut,
+    /// What the result says about itself.
+    config: Value,
+    decoder: Option<CtcDecoderConfig>,
+    normaliser: Option<Normaliser>,
+}
+
+impl Work<'_> {
+    fn measure(
+        self,
+        model: &EvalModel<'_>,
+        flags: &Flags,
+        progress: &mut dyn FnMut(Done) -> ControlFlow<()>,
+    ) -> anyhow::Result<TaskResult> {
+        let Self { name, corpus, rows, mut config, decoder, normaliser } = self;
+        let network = model.network.valid();
+        let alphabet = alphabet(&network, model.tokenizer).map_err(usage)?;
+        let (decoders, tried) = decoders(decoder.as_ref(), flags, &alphabet)?;
+        let recogniser = Recogniser {
+            network: &network,
+            tokenizer: model.tokenizer,
+            decoders: &decoders,
+            limits: MicrobatchLimits { rows: model.microbatch, tokens: None },
+        };
+        let mut saved = flags.save_emissions.as_deref().map(SavedEmissions::create).transpose()?;
+        let mut each = |utterance: &Utterance, emissions: &Emissions<'_>| match &mut saved {
+            Some(saved) => saved.add(utterance, emissions),
+            None => Ok(()),
+        };
+        let readings = recogniser.read(corpus, rows, &mut each, progress).map_err(coded)?;
+        if let Some(saved) = saved {
+            let tokens: Vec<Option<String>> =
+                (0..alphabet.num_tokens() as u32).map(|id| model.tokenizer.id_to_token(id)).collect();
+            saved.finish(json!({"tokens": tokens, "blank": alphabet.blank()}))?;
+        }
+        let own = || normaliser.unwrap_or_else(|| TranscriptsConfig::default().normaliser(model.tokenizer));
+        let normaliser = flags.normalise.as_deref().and_then(Normaliser::named).unwrap_or_else(own);
+        let bootstrap = Bootstrap { seed: model.seed, ..Bootstrap::default() };
+        let num_untold = readings.num_untold;
+        let scored = if tried.is_empty() {
+            Scored::new(name, readings, &normaliser, &bootstrap).map_err(coded)?
+        } else {
+            best_of(name, readings, &tried, &mut config, &normaliser, &bootstrap)?
+        };
+        if let Some(file) = &flags.save_transcripts {
+            write_atomic(file, scored.lines().as_bytes()).context("cannot write the transcripts")?;
+            terminal::say("wrote", &file.display().to_string());
+        }
+        config["decoder"] = json!(decoder);
+        let mut result = transcripts_task(name, &scored.scores, config);
+        result.num_original += num_untold;
+        Ok(result)
+    }
+}
+
+fn usage(error: arcuate_decode::Error) -> anyhow::Error {
+    match error {
+        arcuate_decode::Error::Config { key, problem } => exit::usage(format!("decoding: `{key}` {problem}")),
+        other => other.into(),
+    }
+}
+
+/// The decoders and, where weights are tried, the weight and word score of each.
+fn decoders(
+    config: Option<&CtcDecoderConfig>,
+    flags: &Flags,
+    alphabet: &Arc<Alphabet>,
+) -> anyhow::Result<(Vec<CtcDecoder>, Vec<(f64, f64)>)> {
+    if let Some(lm) = flags.lm.as_ref().filter(|_| flags.tune_lm) {
+        let ngram = Arc::new(Ngram::load(lm)?);
+        let tried: Vec<(f64, f64)> =
+            WEIGHTS.into_iter().flat_map(|weight| WORD_SCORES.map(|word_score| (weight, word_score))).collect();
+        let decoder = |(weight, word_score): &(f64, f64)| {
+            let config = flags.prefix_beam(*weight, *word_score);
+            CtcDecoder::with_language_model(&config, alphabet.clone(), ngram.clone()).map_err(usage)
+        };
+        return Ok((tried.iter().map(decoder).collect::<Result<_, _>>()?, tried));
+    }
+    let greedy = CtcDecoderConfig::Greedy(greedy::Config {});
+    Ok((vec![CtcDecoder::load(config.unwrap_or(&greedy), alphabet.clone()).map_err(usage)?], Vec::new()))
+}
+
+/// The scores of the weights that are best, by WER and then by CER; says what the others gave.
+fn best_of(
+    name: &str,
+    mut readings: Readings,
+    tried: &[(f64, f64)],
+    config: &mut Value,
+    normaliser: &Normaliser,
+    bootstrap: &Bootstrap,
+) -> anyhow::Result<Scored> {
+    let all = std::mem::take(&mut readings.by_decoder);
+    // Only the best one needs intervals.
+    let few = Bootstrap { num_resamples: 1, ..*bootstrap };
+    let mut lines = Vec::new();
+    let mut tuning = Vec::new();
+    let mut best: Option<(f64, f64, usize)> = None;
+    for (at, (transcribed, (weight, word_score))) in all.iter().zip(tried).enumerate() {
+        let scores = arcuate_eval::TranscriptScores::new(transcribed, normaliser, &few).map_err(coded)?;
+        let (wer, cer) = (scores.words.rate, scores.characters.rate);
+        lines.push([*weight, *word_score, wer, cer].map(format_number).to_vec());
+        tuning.push(json!({"lm_weight": weight, "word_score": word_score, "wer": wer, "cer": cer}));
+        if best.is_none_or(|(best_wer, best_cer, _)| (wer, cer) < (best_wer, best_cer)) {
+            best = Some((wer, cer, at));
+        }
+    }
+    let (_, _, at) = best.context("some weights were tried")?;
+    terminal::say("tuned", &text_table(&["--lm-weight", "--word-score", "WER", "CER"], &lines));
+    let (weight, word_score) = tried[at];
+    terminal::say("best", &format!("--lm-weight {weight} --word-score {word_score}; measure another list with them"));
+    config["tuning"] = json!(tuning);
+    config["lm_weight"] = json!(weight);
+    config["word_score"] = json!(word_score);
+    readings.by_decoder = all.into_iter().skip(at).take(1).collect();
+    Scored::new(name, readings, normaliser, bootstrap).map_err(coded)
+}
+
+/// A folder of emissions.
+struct SavedEmissions {
+    dir: PathBuf,
+    utterances: Vec<Value>,
+}
+
+impl SavedEmissions {
+    fn create(dir: &Path) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot make `{}`", dir.display()))?;
+        Ok(Self { dir: dir.to_owned(), utterances: Vec::new() })
+    }
+
+    fn add(&mut self, utterance: &Utterance, emissions: &Emissions<'_>) -> arcuate_eval::Result<()> {
+        let file = format!("{:06}.f32", self.utterances.len());
+        let path = self.dir.join(&file);
+        let write = || -> std::io::Result<()> {
+            let mut out = BufWriter::new(File::create(&path)?);
+            for value in emissions.frames().flatten() {
+                out.write_all(&value.to_le_bytes())?;
+            }
+            out.flush()
+        };
+        write().map_err(|source| Error::Write { path: path.clone(), source })?;
+        self.utterances.push(json!({
+            "id": utterance.id,
+            "file": file,
+            "frames": emissions.num_frames(),
+            "seconds": utterance.seconds,
+            "reference": utterance.transcript,
+        }));
+        Ok(())
+    }
+
+    fn finish(self, mut header: Value) -> anyhow::Result<()> {
+        header["dtype"] = json!("float32, little-endian, natural log-probabilities, frames times tokens");
+        header["utterances"] = json!(self.utterances);
+        let path = self.dir.join("emissions.json");
+        write_atomic(&path, format!("{header:#}\n").as_bytes()).context("cannot write the header of the emissions")?;
+        terminal::say("wrote", &path.display().to_string());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_format_of_a_list_is_named_or_follows_from_its_ending() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let name = |format: &str, file: &str| {
+            let path = dir.path().join(file);
+            if !path.exists() {
+                std::fs::write(&path, "").expect("written");
+            }
+            list(&format!("transcripts:{format}{}", path.display())).expect("there").format.name()
+        };
+        let found = ["a.jsonl", "a.tsv", "a.parquet", "a.tar", "a.jsonl.gz", ""].map(|file| name("", file));
+        assert_eq!(found, ["nemo", "common_voice", "parquet", "webdataset", "nemo", "folder"]);
+        assert_eq!(name("kaldi:", ""), "kaldi");
+        let message = list("transcripts:none.jsonl").expect_err("missing").to_string();
+        assert!(message.contains("`none.jsonl`") && message.contains("`kaldi`"), "{message}");
+    }
+
+    #[test]
+    fn a_search_is_made_only_where_a_flag_asks_for_one() {
+        assert_eq!(Flags::default().config(), None);
+        let beam = Flags { beam: Some(7), ..Flags::default() };
+        let Some(CtcDecoderConfig::PrefixBeam(config)) = beam.config() else { panic!("no beam") };
+        assert_eq!((config.beam_width, config.language_model), (7, None));
+        let lm = Flags { lm: Some("a.arpa".into()), ..Flags::default() };
+        let Some(CtcDecoderConfig::PrefixBeam(config)) = lm.config() else { panic!("no beam") };
+        assert_eq!(config.language_model.map(|model| (model.weight, model.word_score)), Some((0.5, 1.5)));
+        let lexicon = Flags { lexicon: Some("words".into()), lm_weight: Some(3.0), ..lm };
+        let Some(CtcDecoderConfig::LexiconBeam(config)) = lexicon.config() else { panic!("no lexicon") };
+        assert_eq!((config.language_model_weight, config.word_score), (3.0, 0.0));
+    }
+
+    #[test]
+    fn flags_that_cannot_work_are_refused() {
+        let message = |flags: Flags| flags.check().expect_err("wrong").to_string();
+        assert!(message(Flags { lm: Some("none.arpa".into()), ..Flags::default() }).contains("no such file"));
+        assert!(message(Flags { beam: Some(0), ..Flags::default() }).contains("`--beam`"));
+        assert!(message(Flags { word_score: Some(1.0), ..Flags::default() }).contains("`--word-score`"));
+    }
+}
