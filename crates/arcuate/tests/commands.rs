@@ -350,8 +350,8 @@ fn n_gram_models_are_trained_and_measure_texts() {
     assert_eq!(said["ngrams"], serde_json::json!([6, 5]), "{said}");
     fails(dir.path(), &train, 2, "is not overwritten");
     let said = json(dir.path(), &["lm", "score", "lm.arpa.gz", "other.txt", "--json"]);
-    // By hand: .6 .35 .65 for the first line; for the second `<s>` gives .4 of .1 to the unknown, and `</s>` has .3.
-    let wanted = (0.6_f64 * 0.35 * 0.65 * 0.04 * 0.3).log10();
+    // By hand: .6 .35 .65 for the first line; for the second `<s>` gives half of .1 to the unknown, and `</s>` has .3.
+    let wanted = (0.6_f64 * 0.35 * 0.65 * 0.05 * 0.3).log10();
     assert!((said["log10_prob"].as_f64().expect("a number") - wanted).abs() < 1e-5, "{said}");
     assert_eq!((&said["units"], &said["unknown"], &said["sentences"]), (&3.into(), &1.into(), &2.into()));
     assert!((said["perplexity"].as_f64().expect("a number") - 10_f64.powf(-wanted / 5.0)).abs() < 1e-3, "{said}");

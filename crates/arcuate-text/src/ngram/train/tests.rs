@@ -71,9 +71,10 @@ fn pruned_n_grams_are_scored_by_backing_off() {
     let lines = ["a b", "a b", "a c"];
     let pruned = model(&TrainConfig { prune: vec![0, 1], ..config(2) }, &lines);
     assert_eq!((model(&config(2), &lines).num_ngrams(2), pruned.num_ngrams(2)), (5, 3));
-    // After `a`: b twice, c once and pruned. With discount 1 of b and all of c, 2/3 goes to the order below.
-    near(prob(&pruned, "a", "c"), 2.0 / 3.0 * prob(&pruned, "", "c"));
-    near(prob(&pruned, "a", "b"), 1.0 / 3.0 + 2.0 / 3.0 * prob(&pruned, "", "b"));
+    // Bigrams seen once, twice, three times: 2, 2, 1. Hence Y = 1/3, and the discount of two is 2 - 3/3/2 = 3/2. After
+    // `a`: b twice, and c once and pruned; 3/2 and 1 of 3 go to the order below.
+    near(prob(&pruned, "a", "c"), 5.0 / 6.0 * prob(&pruned, "", "c"));
+    near(prob(&pruned, "a", "b"), 1.0 / 6.0 + 5.0 / 6.0 * prob(&pruned, "", "b"));
 }
 
 #[test]
