@@ -216,7 +216,7 @@ mod tests {
     fn errors_of_sequences_are_a_share_of_all_labels() {
         let errors = |batch: &Batch| {
             let row =
-                |targets: &[i32]| RowResult { num_errors: 1, num_labels: targets.len() as u64, ..RowResult::default() };
+                |targets: &[i32]| RowResult { count: 1, num_errors: 1, num_labels: targets.len() as u64, ..RowResult::default() };
             Ok::<_, Never>(batch.targets.chunks(batch.seq_len).map(row).collect())
         };
         let names = ["web".to_owned(), "books".to_owned()];
