@@ -3,6 +3,8 @@
 //! # Reference
 //! RFC 6716 (codec), RFC 7845 (header and its place in Ogg)
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use opus_decoder::OpusDecoder;
 
 /// Opus always decodes at this rate here.
@@ -72,8 +74,16 @@ impl Opus {
             return Err("an Opus packet is empty".to_owned());
         }
         self.buffer.resize(MAX_PACKET_FRAMES * self.num_channels, 0.0);
-        let num_frames =
-            self.decoder.decode_float(packet, &mut self.buffer, false).map_err(|error| error.to_string())?;
+        // The decoder has sums and indices that broken packets can make overflow, behind everything that is checked here.
+        let decoded = catch_unwind(AssertUnwindSafe(|| self.decoder.decode_float(packet, &mut self.buffer, false)));
+        let num_frames = match decoded {
+            Ok(Ok(num_frames)) => num_frames,
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(_) => {
+                self.decoder.reset();
+                return Err("an Opus packet contradicts itself".to_owned());
+            }
+        };
         let samples = &mut self.buffer[..num_frames.saturating_sub(trim_end) * self.num_channels];
         if self.gain != 1.0 {
             samples.iter_mut().for_each(|x| *x *= self.gain);

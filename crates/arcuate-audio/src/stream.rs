@@ -141,8 +141,8 @@ impl Stream {
         let io = |source| Error::Io { name: name.to_owned(), source };
         let mut head = Vec::new();
         reader.by_ref().take(sniff::HEAD_BYTES as u64).read_to_end(&mut head).map_err(io)?;
-        if is_mp4(&head) {
-            // The index of MP4 is often at its end.
+        if is_mp4(&head) || head.starts_with(b"\x1a\x45\xdf\xa3") {
+            // The index of MP4 is often at its end, and Matroska tells its end only to those who know its length.
             reader.take(MAX_PIPED_CONTAINER_BYTES).read_to_end(&mut head).map_err(io)?;
             return Self::open_memory(head.into(), name.to_owned(), options);
         }
