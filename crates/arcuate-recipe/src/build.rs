@@ -128,7 +128,7 @@ pub fn objective(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Box<dyn Objec
             ObjectiveConfig::Prompt(prompt) => prompt.word_ids(tokenizer).map_err(arcuate_objective::Error)?,
             _ => Vec::new(),
         },
-        is_causal: !matches!(recipe.model, ModelConfig::Bert(_)),
+        is_causal: !(matches!(recipe.model, ModelConfig::Bert(_)) || recipe.model.is_speech()),
         pad: pad_id(tokenizer),
         num_channels: architecture(recipe, size, &[]).map_or(0, |network| network.hidden_size()),
     };

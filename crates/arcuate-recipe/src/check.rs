@@ -33,6 +33,7 @@ const CHECKS: &[Check] = &[
     model::rope_scaling,
     model::conv_front,
     objective::network,
+    objective::speech,
     objective::probabilities,
     objective::special_tokens,
     objective::labels,

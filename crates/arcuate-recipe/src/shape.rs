@@ -6,7 +6,7 @@
 use serde_json::Value as Json;
 
 /// Deepest nesting of tables; a recursive type stops there.
-const MAX_DEPTH: usize = 12;
+const MAX_DEPTH: usize = 24;
 
 /// The allowed form of one value.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,7 +10,52 @@ use crate::source::Finding;
 use crate::text::key;
 
 fn is_causal(recipe: &Recipe) -> bool {
-    !matches!(recipe.model, ModelConfig::Bert(_))
+    !(matches!(recipe.model, ModelConfig::Bert(_)) || recipe.model.is_speech())
+}
+
+/// Network, objective and data that are for speech go together, and none of them with those for text.
+pub(super) fn speech(recipe: &Recipe) -> Vec<Finding> {
+    let (model, objective) = (recipe.model.name(), recipe.objective.name());
+    let of_speech = matches!(
+        recipe.objective,
+        ObjectiveConfig::Contrastive(_) | ObjectiveConfig::Ctc(_) | ObjectiveConfig::MaskedPrediction(_)
+    );
+    let finding = |path: String, message: String, help: &str| {
+        vec![Finding::error("recipe::missing-output", path, message).help(help)]
+    };
+    match (recipe.model.is_speech(), of_speech, recipe.data.speech.is_some()) {
+        (true, false, _) => finding(
+            format!("objective.{objective}"),
+            format!("`{objective}` is for texts, but `{model}` hears speech"),
+            "use `[objective.contrastive]` or `[objective.ctc]`, or a model of texts",
+        ),
+        (false, true, _) => finding(
+            format!("objective.{objective}"),
+            format!("`{objective}` is for speech, but `{model}` reads texts"),
+            "use a model that hears, such as `[model.wav2vec2]`",
+        ),
+        (true, true, false) => finding(
+            "data".to_owned(),
+            format!("`{model}` hears speech, but the sources are texts"),
+            "give recordings with `[data.speech.source.NAME.format.nemo]` or another format",
+        ),
+        (false, false, true) => finding(
+            "data.speech".to_owned(),
+            format!("the sources are recordings, but `{model}` reads texts"),
+            "use a model that hears, such as `[model.wav2vec2]`",
+        ),
+        _ if matches!(recipe.objective, ObjectiveConfig::MaskedPrediction(_)) => finding(
+            format!("objective.{objective}"),
+            "the frames of recordings have no units to predict yet".to_owned(),
+            "use `[objective.contrastive]`",
+        ),
+        (false, false, false) if recipe.batch.max_frames.is_some() => finding(
+            "batch.max_frames".to_owned(),
+            "`max_frames` is for speech, and rows of text have no frames".to_owned(),
+            "remove it; `max_seq_len` and `microbatch` bound what one forward pass takes",
+        ),
+        _ => Vec::new(),
+    }
 }
 
 pub(super) fn network(recipe: &Recipe) -> Vec<Finding> {
@@ -146,6 +191,24 @@ mod tests {
 
     fn paths(check: fn(&Recipe) -> Vec<Finding>, text: &str) -> Vec<String> {
         check(&read(text)).into_iter().map(|finding| finding.key_path).collect()
+    }
+
+    #[test]
+    fn speech_and_texts_do_not_mix() {
+        let heard = include_str!("../../../../recipes/tiny_ctc.toml");
+        assert_eq!(paths(speech, heard), Vec::<String>::new());
+        assert_eq!(paths(speech, &llama_text()), Vec::<String>::new());
+        assert_eq!(paths(speech, &with_objective(heard, "[objective.next_token]\n")), ["objective.next_token"]);
+        let units = "[objective.masked_prediction]\nmask.bernoulli = { mask_start_probability = 0.065, span_length = 10 }\n";
+        assert_eq!(paths(speech, &with_objective(heard, units)), ["objective.masked_prediction"]);
+        let ctc = "[objective.ctc]\nzero_infinity = true\n";
+        assert_eq!(paths(speech, &with_objective(&llama_text(), ctc)), ["objective.ctc"]);
+        let bounded = llama_text().replace("[batch]", "[batch]\nmax_frames = 100");
+        assert_eq!(paths(speech, &bounded), ["batch.max_frames"]);
+        let (start, rest) = heard.split_once("[data.speech]").unwrap_or_default();
+        let (_, end) = rest.split_once("[data.packing").unwrap_or_default();
+        let read = format!("{start}[data.source.a]\npath = \"a.jsonl\"\n[data.packing{end}");
+        assert_eq!(paths(speech, &read), ["data"]);
     }
 
     fn with_objective(text: &str, objective: &str) -> String {

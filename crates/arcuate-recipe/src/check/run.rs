@@ -100,8 +100,8 @@ pub(super) fn evaluation(recipe: &Recipe) -> Vec<Finding> {
 pub(super) fn samples(recipe: &Recipe) -> Vec<Finding> {
     let Some(samples) = &recipe.samples else { return Vec::new() };
     let mut found = Vec::new();
-    if matches!(recipe.model, ModelConfig::Bert(_)) {
-        let message = "`bert` cannot continue texts";
+    if matches!(recipe.model, ModelConfig::Bert(_)) || recipe.model.is_speech() {
+        let message = format!("`{}` cannot continue texts", recipe.model.name());
         let finding = Finding::error("recipe::impossible", "samples", message);
         found.push(finding.help("remove `[samples]`, or use a causal model such as `[model.llama]`"));
     }
