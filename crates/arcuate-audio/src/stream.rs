@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{Cursor, Read, Seek, SeekFrom};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -174,9 +175,11 @@ impl Stream {
         let is_seekable = media.is_seekable();
         let num_bytes = media.byte_len();
         let stream = MediaSourceStream::new(media, Default::default());
-        let format = symphonia::default::get_probe()
-            .probe(&Hint::new(), stream, FormatOptions::default(), MetadataOptions::default())
-            .map_err(|error| opening(error, &name, &head))?;
+        let probe = || {
+            let probe = symphonia::default::get_probe();
+            probe.probe(&Hint::new(), stream, FormatOptions::default(), MetadataOptions::default())
+        };
+        let format = guarded(probe).map_err(|error| opening(error, &name, &head))?;
         let track = audio_track(format.as_ref(), &name)?;
         let params = audio_params(track).expect("an audio track was chosen");
         let is_mpeg = [FORMAT_ID_MP1, FORMAT_ID_MP2, FORMAT_ID_MP3].contains(&format.format_info().format);
@@ -292,7 +295,7 @@ impl Stream {
             {
                 return Ok(false);
             }
-            let packet = match self.format.next_packet() {
+            let packet = match guarded(|| self.format.next_packet()) {
                 Ok(Some(packet)) => packet,
                 Ok(None) => return self.ended().map(|()| false),
                 Err(DecoderError::ResetRequired) => {
@@ -317,10 +320,12 @@ impl Stream {
         let is_settling = self.has_jumped && self.position.is_none_or(|position| position < self.start_frame);
         self.position.get_or_insert(begins_at.max(0) as u64);
         let decoded = match &mut self.codec {
-            Codec::General(decoder) => decoder.decode(packet).map_err(|error| error.to_string()).map(|buffer| {
+            Codec::General(decoder) => guarded(|| {
+                let buffer = decoder.decode(packet)?;
                 buffer.copy_to_vec_interleaved(&mut self.interleaved);
-                (buffer.spec().rate(), buffer.spec().channels().count())
-            }),
+                Ok((buffer.spec().rate(), buffer.spec().channels().count()))
+            })
+            .map_err(|error| error.to_string()),
             Codec::Opus(opus) => {
                 let trim_end = packet.trim_end.get().min(MAX_PACKET_FRAMES) as usize;
                 let num_channels = opus.num_channels();
@@ -612,6 +617,11 @@ fn codec_name(params: &AudioCodecParameters, message: &str) -> String {
 }
 
 /// An error before the first packet.
+/// What the decoding library gives; it has assertions that broken files can fail, behind everything that is checked here.
+fn guarded<T>(work: impl FnOnce() -> symphonia::core::errors::Result<T>) -> symphonia::core::errors::Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(DecoderError::DecodeError("it contradicts itself")))
+}
+
 fn opening(error: DecoderError, name: &str, head: &[u8]) -> Error {
     let name = name.to_owned();
     match error {

@@ -215,8 +215,12 @@ mod tests {
     #[test]
     fn errors_of_sequences_are_a_share_of_all_labels() {
         let errors = |batch: &Batch| {
-            let row =
-                |targets: &[i32]| RowResult { count: 1, num_errors: 1, num_labels: targets.len() as u64, ..RowResult::default() };
+            let row = |targets: &[i32]| RowResult {
+                count: 1,
+                num_errors: 1,
+                num_labels: targets.len() as u64,
+                ..RowResult::default()
+            };
             Ok::<_, Never>(batch.targets.chunks(batch.seq_len).map(row).collect())
         };
         let names = ["web".to_owned(), "books".to_owned()];

@@ -170,7 +170,7 @@ fn gradients_match_finite_differences() {
         let grads = loss(&network).backward();
         let mut along = Along { grads: &grads, names: &names, sum: 0.0 };
         network.visit(&mut along);
-        let step = 1e-3;
+        let step = 2e-4;
         let numeric = (at(step) - at(-step)) / (2.0 * f64::from(step));
         let name = config.name();
         let apart = (numeric - along.sum).abs() / along.sum.abs().max(1.0);

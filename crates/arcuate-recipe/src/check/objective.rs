@@ -199,7 +199,8 @@ mod tests {
         assert_eq!(paths(speech, heard), Vec::<String>::new());
         assert_eq!(paths(speech, &llama_text()), Vec::<String>::new());
         assert_eq!(paths(speech, &with_objective(heard, "[objective.next_token]\n")), ["objective.next_token"]);
-        let units = "[objective.masked_prediction]\nmask.bernoulli = { mask_start_probability = 0.065, span_length = 10 }\n";
+        let units =
+            "[objective.masked_prediction]\nmask.bernoulli = { mask_start_probability = 0.065, span_length = 10 }\n";
         assert_eq!(paths(speech, &with_objective(heard, units)), ["objective.masked_prediction"]);
         let ctc = "[objective.ctc]\nzero_infinity = true\n";
         assert_eq!(paths(speech, &with_objective(&llama_text(), ctc)), ["objective.ctc"]);
