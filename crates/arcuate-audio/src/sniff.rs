@@ -91,7 +91,8 @@ pub(crate) fn show(head: &[u8]) -> String {
 ///
 /// `tail` is the end of the file, at least as long as the largest page (65,307 bytes) where the file is.
 pub(crate) fn ogg_ends_early(tail: &[u8]) -> bool {
-    for at in (0..tail.len().saturating_sub(3)).rev().filter(|at| tail[*at..].starts_with(b"OggS")) {
+    let last = (0..tail.len().saturating_sub(3)).rev().find(|at| tail[*at..].starts_with(b"OggS"));
+    if let Some(at) = last {
         let Some(num_segments) = tail.get(at + 26).map(|n| usize::from(*n)) else { return true };
         let Some(lengths) = tail.get(at + 27..at + 27 + num_segments) else { return true };
         let end = at + 27 + num_segments + lengths.iter().map(|n| usize::from(*n)).sum::<usize>();

@@ -51,6 +51,7 @@ struct Projection {
 }
 
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)] // layers are few, and tensors are handles
 enum Layer {
     Transformer(TransformerLayer),
     Conformer(ConformerLayer),

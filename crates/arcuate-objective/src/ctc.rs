@@ -193,12 +193,13 @@ impl Objective for Ctc {
         let rows = self.rows(batch, logits.dims()[2]);
         let best = Self::best(logits.clone(), &rows.input_lengths);
         let losses = ctc_rows(logits, &rows);
-        let weights = rows.weights.iter().flat_map(|weights| weights.iter());
-        let row = |(((loss, weight), best), labels): (((f32, &f32), Vec<i32>), &Vec<i32>)| {
-            let num_errors = distance(&collapse(&best, self.blank as i32), labels);
-            let counts = *weight > 0.0;
+        let row = |i: usize| {
+            let labels = &rows.targets[i];
+            let num_errors = distance(&collapse(&best[i], self.blank as i32), labels);
+            let weight = rows.weights.as_ref().map_or(1.0, |weights| weights[i]);
+            let counts = weight > 0.0;
             RowScore {
-                loss_sum: if counts { f64::from(loss) * f64::from(*weight) } else { 0.0 },
+                loss_sum: if counts { f64::from(losses[i]) * f64::from(weight) } else { 0.0 },
                 count: f64::from(u8::from(counts)),
                 correct: u64::from(counts && num_errors == 0),
                 num_errors,
@@ -206,7 +207,7 @@ impl Objective for Ctc {
                 ..RowScore::default()
             }
         };
-        losses.into_iter().zip(weights).zip(best).zip(rows.targets.iter()).map(row).collect()
+        (0..losses.len()).map(row).collect()
     }
 }
 

@@ -323,7 +323,7 @@ fn wrong_arguments_are_refused_with_a_remedy() {
         (&["a.wav", "--nbest", "2"], "--format json"),
         (&["a.wav", "--lm", "absent.arpa"], "there is no such file"),
         (&["a.wav", "--chunk-seconds", "0"], "--chunk-seconds"),
-        (&["a.wav", "--batch-seconds", "-1"], "--batch-seconds"),
+        (&["a.wav", "--batch-seconds=-1"], "--batch-seconds"),
     ];
     for (args, message) in cases {
         let (_, errors) = ends(&dir, args, &[], 2);

@@ -349,7 +349,7 @@ mod tests {
         assert_eq!(negatives.len(), 7 * k);
         for own in 0..7usize {
             let row = if own < 4 { 0..4 } else { 4..7 };
-            let mut counts = vec![0.0; 7];
+            let mut counts = [0.0; 7];
             negatives[own * k..(own + 1) * k].iter().for_each(|other| counts[*other as usize] += 1.0);
             assert!(counts.iter().enumerate().all(|(other, count)| *count == 0.0 || row.contains(&other)));
             assert_eq!(counts[own], 0.0);

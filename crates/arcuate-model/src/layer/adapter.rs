@@ -31,6 +31,7 @@ struct AttendingLayer {
 }
 
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)] // layers are few, and tensors are handles
 enum Layer {
     Conv(ConvLayer),
     Attending(AttendingLayer),

@@ -180,7 +180,7 @@ impl ConformerLayer {
                 pointwise_conv1: conv([2 * width, width, 1]),
                 depthwise_conv: conv([width, 1, kernel]),
                 batch_norm: (!is_causal).then(|| BatchNorm::new(width, device)),
-                depthwise_layer_norm: is_causal.then(|| norm()),
+                depthwise_layer_norm: is_causal.then(&norm),
                 pointwise_conv2: conv([width, width, 1]),
             },
             ffn2_layer_norm: norm(),

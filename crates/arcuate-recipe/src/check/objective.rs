@@ -127,7 +127,7 @@ pub(super) fn prompt(recipe: &Recipe) -> Vec<Finding> {
 
 pub(super) fn special_tokens(recipe: &Recipe) -> Vec<Finding> {
     let has_them = matches!(recipe.tokenizer, TokenizerConfig::Wordpiece(_) | TokenizerConfig::File(_));
-    if is_causal(recipe) || has_them {
+    if is_causal(recipe) || recipe.model.is_speech() || has_them {
         return Vec::new();
     }
     let tokens = match recipe.objective {

@@ -180,7 +180,8 @@ fn a_textgrid_tiles_the_recording() {
 
 #[test]
 fn tiers_of_both_formats_are_read_as_written() {
-    let read: [fn(&[u8]) -> crate::Result<Vec<Tier>>; 2] = [read_textgrid, read_eaf];
+    type Read = fn(&[u8]) -> crate::Result<Vec<Tier>>;
+    let read: [Read; 2] = [read_textgrid, read_eaf];
     for (format, read) in [Format::TextGrid, Format::Eaf].into_iter().zip(read) {
         let tiers = read(two().to_text(format).as_bytes()).expect("our own file");
         assert_eq!(tiers.iter().map(|tier| tier.name.as_str()).collect::<Vec<_>>(), ["segments", "words"]);

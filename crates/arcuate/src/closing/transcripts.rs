@@ -61,7 +61,8 @@ pub(super) fn transcribe(closing: &Closing, folder: &RunDir, stop: &StopFlag) ->
     };
     let normaliser = config.normaliser(closing.tokenizer);
     let mut lists = Vec::new();
-    let mut corpora: Vec<(Corpus, fn(&Corpus) -> arcuate_data::Result<HeldOut>)> = Vec::new();
+    type Rows = fn(&Corpus) -> arcuate_data::Result<HeldOut>;
+    let mut corpora: Vec<(Corpus, Rows)> = Vec::new();
     let mut named: Vec<String> = Vec::new();
     if held_out.num_rows() > 0 {
         corpora.push((closing.corpus.clone(), |corpus| corpus.held_out(None)));

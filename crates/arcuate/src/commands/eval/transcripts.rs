@@ -273,15 +273,18 @@ fn usage(error: arcuate_decode::Error) -> anyhow::Error {
     }
 }
 
+/// Weights and word scores that are tried.
+type Tried = Vec<(f64, f64)>;
+
 /// The decoders and, where weights are tried, the weight and word score of each.
 fn decoders(
     config: Option<&CtcDecoderConfig>,
     flags: &Flags,
     alphabet: &Arc<Alphabet>,
-) -> anyhow::Result<(Vec<CtcDecoder>, Vec<(f64, f64)>)> {
+) -> anyhow::Result<(Vec<CtcDecoder>, Tried)> {
     if let Some(lm) = flags.lm.as_ref().filter(|_| flags.tune_lm) {
         let ngram = Arc::new(Ngram::load(lm)?);
-        let tried: Vec<(f64, f64)> =
+        let tried: Tried =
             WEIGHTS.into_iter().flat_map(|weight| WORD_SCORES.map(|word_score| (weight, word_score))).collect();
         let decoder = |(weight, word_score): &(f64, f64)| {
             let config = flags.prefix_beam(*weight, *word_score);

@@ -298,7 +298,10 @@ mod tests {
             let all = chunks(&samples, cutting(2.0, overlap), block);
             assert!(all.len() > 19 && all.iter().all(|chunk| chunk.samples.len() <= 200), "{} chunks", all.len());
             let wanted: Vec<u64> = (0..(3903 - 101 - 5) / 2 + 1).map(|frame| 101 + 2 * frame).collect();
-            assert_eq!(frames(&all), [wanted], "overlap {overlap}");
+            let [found] = &frames(&all)[..] else { panic!("{} stretches", frames(&all).len()) };
+            // A last piece that is shorter than a frame lends the one before it the silence behind.
+            assert_eq!(found[..wanted.len()], wanted, "overlap {overlap}");
+            assert!(found.len() <= wanted.len() + 1, "{} frames", found.len());
             for chunk in &all {
                 let first = chunk.stretch_start + 2 * chunk.first_frame as u64;
                 assert_eq!(chunk.samples[0], (first + 1) as f32);

@@ -180,8 +180,14 @@ impl Recogniser {
                 "`{shown}` is a speech model that was not fine-tuned to write text; fine-tune it with `[objective.ctc]` first"
             )));
         }
-        let alphabet = Alphabet::of_tokenizer(&tokenizer, architecture.vocab_size())
-            .map_err(|error| exit::usage(format!("the tokenizer in `{shown}` does not fit the model: {error}")))?;
+        let (num_tokens, num_outputs) = (tokenizer.vocab_size(), architecture.vocab_size());
+        let unfit = |why: String| exit::usage(format!("the tokenizer in `{shown}` does not fit the model: {why}"));
+        if num_tokens < num_outputs {
+            return Err(unfit(format!(
+                "it has {num_tokens} tokens, but the model writes {num_outputs}; copy the right one"
+            )));
+        }
+        let alphabet = Alphabet::of_tokenizer(&tokenizer, num_outputs).map_err(|error| unfit(error.to_string()))?;
         let preprocessor = Preprocessor::read(dir)?;
         let num_features = architecture.num_features().unwrap_or(1);
         let Some(hearing) = Hearing::new(&preprocessor, num_features) else {

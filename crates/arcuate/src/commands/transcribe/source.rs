@@ -159,6 +159,6 @@ mod tests {
         assert_eq!(heard(&bytes, 1000, &options).expect("reads").len(), 16_000);
         let mut short = options;
         short.limits.max_seconds = 0.5;
-        assert!(heard(&bytes, 1000, &short).expect_err("too long").to_string().contains("limit of 0 s"));
+        assert!(heard(&bytes, 1000, &short).expect_err("too long").to_string().contains("limit of 0.5 s"));
     }
 }

@@ -136,7 +136,9 @@ impl Work<'_> {
                         }
                         Known::End(end) => {
                             let job = &jobs[end.job];
-                            News::Heard(self.heard(end, job, std::mem::take(&mut current)))
+                            // What is open belongs to the next recording already.
+                            let open = Current { stretch: std::mem::take(&mut current.stretch), ..Current::default() };
+                            News::Heard(self.heard(end, job, std::mem::replace(&mut current, open)))
                         }
                     };
                     if tell(news)?.is_break() {
