@@ -442,7 +442,9 @@ impl Inner {
             return Err(item(BadReason::TooShort, format!("has {} samples, too few for one frame", values.len())));
         }
         if self.config.normalise {
-            values = normalised(&values).into();
+            let mut own = values.to_vec();
+            arcuate_audio::normalise::waveform(&mut own);
+            values = own.into();
         }
         if self.options.transcripts {
             let labels = labels(&utterance, self.encoder.as_ref())?.map_err(Error::BadItem)?;
@@ -506,14 +508,4 @@ impl Inner {
         }
         bad.items.add(item)
     }
-}
-
-/// Mean 0 and variance 1 over an utterance: `(x - mean) / sqrt(variance + 1e-5)`, the variance divided by the length
-/// (Baevski et al. 2020).
-fn normalised(samples: &[f32]) -> Vec<f32> {
-    let n = samples.len().max(1) as f64;
-    let mean = samples.iter().map(|x| f64::from(*x)).sum::<f64>() / n;
-    let variance = samples.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / n;
-    let scale = 1.0 / (variance + 1e-5).sqrt();
-    samples.iter().map(|x| ((f64::from(*x) - mean) * scale) as f32).collect()
 }

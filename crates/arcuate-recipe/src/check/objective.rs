@@ -44,6 +44,13 @@ pub(super) fn speech(recipe: &Recipe) -> Vec<Finding> {
             format!("the sources are recordings, but `{model}` reads texts"),
             "use a model that hears, such as `[model.wav2vec2]`",
         ),
+        _ if matches!(recipe.model, ModelConfig::Wav2vec2Bert(_)) => finding(
+            format!("model.{model}"),
+            format!(
+                "`{model}` hears filter banks, and recordings are read as samples yet; it can be verified and can transcribe"
+            ),
+            "train `[model.wav2vec2]` or another model that hears samples",
+        ),
         _ if matches!(recipe.objective, ObjectiveConfig::MaskedPrediction(_)) => finding(
             format!("objective.{objective}"),
             "the frames of recordings have no units to predict yet".to_owned(),

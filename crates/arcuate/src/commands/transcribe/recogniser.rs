@@ -9,8 +9,7 @@ use arcuate_audio::fbank::{Fbank, FbankOptions};
 use arcuate_audio::normalise;
 use arcuate_data::{Downsampling, Sound};
 use arcuate_decode::ctc::{Alphabet, Emissions};
-use arcuate_model::speech::{FeatureNorm, Front};
-use arcuate_model::{Architecture, Head, Input, Network, Wanted};
+use arcuate_model::{Head, Input, Network, Wanted};
 use arcuate_ops::device::Device;
 use arcuate_text::Tokenizer;
 use rayon::prelude::*;
@@ -202,7 +201,7 @@ impl Recogniser {
             hearing,
             num_features,
             downsampling,
-            needs_equal_lengths: hears_padding(&architecture),
+            needs_equal_lengths: arcuate_eval::hears_padding(&architecture),
             network,
         })
     }
@@ -269,12 +268,6 @@ impl Recogniser {
         })
         .collect()
     }
-}
-
-/// Whether what is heard of a row depends on how far it is padded.
-fn hears_padding(architecture: &Architecture) -> bool {
-    let Architecture::Speech(own) = architecture else { return false };
-    matches!(own.front, Front::Waves { norm: FeatureNorm::Group, .. })
 }
 
 /// Places of chunks to be heard together: of similar length, at most so many samples with padding, but at least one.
