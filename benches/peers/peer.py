@@ -8,6 +8,7 @@ AdamW of PyTorch on random tokens; rows without weights of their own are forward
 """
 
 import argparse
+import importlib.metadata
 import json
 import resource
 import statistics
@@ -306,6 +307,69 @@ def ctc(args, s):
     return dict(seconds=seconds, amount=s["batch"] * s["frames"], unit="frames", losses=[losses[0], losses[-1]])
 
 
+def features(args, s, compute, rate=16000):
+    """Times features of noise; seconds of audio a second is how many times faster than real time they are."""
+    import torch
+
+    sound = 0.1 * torch.randn(1, s["seconds"] * rate)
+
+    def step():
+        with torch.inference_mode():
+            assert compute(sound).numel() > 0
+
+    seconds, _ = timed(args, step)
+    return dict(seconds=seconds, amount=s["seconds"], unit="seconds of audio")
+
+
+def fbank(args, s):
+    from torchaudio.compliance import kaldi
+
+    return features(args, s, lambda sound: kaldi.fbank(sound * 32768.0, num_mel_bins=s["bins"], dither=0.0))
+
+
+def mfcc(args, s):
+    from torchaudio.compliance import kaldi
+
+    return features(args, s, lambda sound: kaldi.mfcc(sound * 32768.0, num_mel_bins=s["bins"], dither=0.0))
+
+
+def log_mel(args, s):
+    """The log-mel energies of Whisper from the spectrogram of torchaudio."""
+    import torch
+    import torchaudio
+
+    mel = torchaudio.transforms.MelSpectrogram(16000, n_fft=400, hop_length=160, n_mels=s["bins"], norm="slaney",
+                                               mel_scale="slaney")
+
+    def compute(sound):
+        logs = mel(sound)[..., :-1].clamp(min=1e-10).log10()
+        return (torch.maximum(logs, logs.max() - 8.0) + 4.0) / 4.0
+
+    return features(args, s, compute)
+
+
+def resample(args, s):
+    import torchaudio
+
+    change = torchaudio.transforms.Resample(s["from_hz"], s["to_hz"])
+    return features(args, s, change, rate=s["from_hz"])
+
+
+def beam(args, s):
+    """The beam search of pyctcdecode without a language model, on emissions like those of `arcuate bench beam`."""
+    import numpy as np
+    from pyctcdecode import build_ctcdecoder
+
+    random = np.random.default_rng(2)
+    logits = random.standard_normal((s["frames"], s["vocab"]), dtype=np.float32)
+    spoken = np.where(np.arange(s["frames"]) % 3 == 0, random.integers(1, s["vocab"], s["frames"]), 0)
+    logits[np.arange(s["frames"]), spoken] += 4.0
+    logits -= np.log(np.exp(logits).sum(-1, keepdims=True))
+    decoder = build_ctcdecoder(["", " "] + [chr(0x4E02 + at) for at in range(s["vocab"] - 2)])
+    seconds, _ = timed(args, lambda: len(decoder.decode(logits, beam_width=s["beam"])))
+    return dict(seconds=seconds, amount=s["frames"] * 0.02, unit="seconds of audio")
+
+
 def initialise(model):
     from torch import nn
 
@@ -316,7 +380,8 @@ def initialise(model):
             nn.init.zeros_(module.bias)
 
 
-ROWS = {f.__name__: f for f in (bert, ctc, decode, frontend, gpt, llama, positional_conv, products)}
+ROWS = {f.__name__: f for f in (beam, bert, ctc, decode, fbank, frontend, gpt, llama, log_mel, mfcc, positional_conv,
+                                products, resample)}
 
 
 def main():
@@ -333,8 +398,8 @@ def main():
     seconds = sorted(found.pop("seconds"))
     median = statistics.median(seconds)
     versions = {"torch": torch.__version__}
-    if "transformers" in sys.modules:
-        versions["transformers"] = sys.modules["transformers"].__version__
+    versions.update((name, importlib.metadata.version(name)) for name in ("transformers", "torchaudio", "pyctcdecode")
+                    if name in sys.modules)
     print(json.dumps({
         "row": args.row, "variant": args.variant, "precision": args.precision, "threads": torch.get_num_threads(),
         "sizes": args.sizes, "steps": args.steps, "median_ms": median * 1e3, "min_ms": seconds[0] * 1e3,

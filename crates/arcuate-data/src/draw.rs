@@ -17,6 +17,9 @@ use serde_json::{Map, Value};
 use crate::split::first_bytes;
 use crate::{DataConfig, Document, Error, Result, SourceConfig, reader};
 
+/// Key of the file in a line of a list of recordings, as in [`crate::speech::nemo`].
+const RECORDING: &str = "audio_filepath";
+
 /// How many documents a part takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Amount {
@@ -110,7 +113,8 @@ struct Candidate {
 }
 
 /// Draws the parts of the documents of `config` and writes each to `folder/NAME.jsonl` with `id`, `text`, `label` and all else
-/// that the documents have.
+/// that the documents have. Lines of a list of recordings stay such lines: `audio_filepath` becomes absolute, because it was
+/// relative to the list that they are taken from.
 ///
 /// # Errors
 /// When a class has fewer documents than a part wants, a class is not there, two parts have one name, the data are wrong or a
@@ -247,8 +251,11 @@ fn write(
         if let Some(label) = &document.label {
             *part.classes.entry(label.clone()).or_default() += 1;
         }
+        let recording = recording(&document);
+        let mut line = line(document);
+        line.extend(recording.map(|path| (RECORDING.to_owned(), path.into())));
         let (path, file) = &mut files[*index];
-        writeln!(file, "{}", Value::Object(line(document))).map_err(|e| Error::write(path, e))?;
+        writeln!(file, "{}", Value::Object(line)).map_err(|e| Error::write(path, e))?;
     }
     for ((draft, mut file), part) in files.into_iter().zip(&parts) {
         file.flush().map_err(|e| Error::write(&draft, e))?;
@@ -256,6 +263,14 @@ fn write(
         std::fs::rename(&draft, &part.path).map_err(|e| Error::write(&part.path, e))?;
     }
     Ok(parts)
+}
+
+/// The file of the recording whose transcript the document is, not relative to anything; none for a text.
+fn recording(document: &Document) -> Option<String> {
+    let written = document.attributes.get(RECORDING)?.as_str()?;
+    let list = document.place.rsplit_once(':').map_or(document.place.as_str(), |(file, _)| file);
+    let path = Path::new(list).parent()?.join(written);
+    Some(std::path::absolute(path).ok()?.to_string_lossy().into_owned())
 }
 
 /// A document as a line of JSON.
@@ -417,6 +432,20 @@ mod tests {
         let wanted = DrawOptions { without: vec![test], ..options(&["all=rest"], 3) };
         let drawn = draw(&labelled(&path), &dir.path().join("out"), &wanted).expect("drawn");
         assert_eq!((drawn.parts[0].documents, drawn.duplicates, drawn.excluded), (2, 1, 1));
+    }
+
+    #[test]
+    fn lines_of_recordings_find_their_files_from_anywhere() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let list = dir.path().join("list.jsonl");
+        std::fs::write(&list, "{\"audio_filepath\": \"wav/a.wav\", \"duration\": 1.5, \"text\": \"one\"}\n").expect("written");
+        let packing = PackingConfig::Document(pack::document::Config::default());
+        let config = DataConfig::single("all", list.to_string_lossy(), packing);
+        let drawn = draw(&config, &dir.path().join("parts"), &options(&["all=rest"], 1)).expect("drawn");
+        let line = std::fs::read_to_string(&drawn.parts[0].path).expect("readable");
+        let line: Value = serde_json::from_str(&line).expect("a line");
+        assert_eq!(line["audio_filepath"], dir.path().join("wav/a.wav").to_string_lossy().as_ref());
+        assert_eq!(line["duration"], 1.5);
     }
 
     #[test]

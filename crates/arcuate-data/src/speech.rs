@@ -62,6 +62,11 @@ pub struct SpeechSourceConfig {
 pub struct SpeechConfig {
     /// The sources by name: `[data.speech.source.NAME]`.
     pub source: BTreeMap<String, SpeechSourceConfig>,
+    /// The share of each source grows with its hours of training recordings to this power, times its `weight`: 1 is by hours, 0
+    /// gives all the same, and what is between favours the small ones. Left out: by `weight` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub hours_exponent: Option<f64>,
     /// Samples a second that the network hears; recordings of another rate are resampled.
     #[serde(default = "default_sample_rate_hz")]
     #[schemars(range(min = 1000, max = 192_000))]
@@ -99,6 +104,12 @@ impl SpeechConfig {
         if self.source.is_empty() {
             report("source", "names no source".to_owned(), "add a `[data.speech.source.NAME]` table with a `format`");
         }
+        if let Some(exponent) = self.hours_exponent
+            && !(0.0..=1.0).contains(&exponent)
+        {
+            let message = format!("is {exponent}, not between 0 and 1");
+            report("hours_exponent", message, "write 1 for shares by hours, 0 for equal ones");
+        }
         if !(1000..=192_000).contains(&self.sample_rate_hz) {
             report("sample_rate_hz", format!("is {}", self.sample_rate_hz), "16000 is what published models hear");
         }
@@ -116,7 +127,7 @@ impl SpeechConfig {
 
     /// What of this table changes rows.
     pub(crate) fn key(&self) -> String {
-        let Self { source: _, sample_rate_hz, normalise, min_seconds, max_seconds, decoded_cache_bytes: _ } = self;
+        let Self { source: _, hours_exponent: _, sample_rate_hz, normalise, min_seconds, max_seconds, decoded_cache_bytes: _ } = self;
         format!("{sample_rate_hz} {normalise} {min_seconds} {max_seconds:?}")
     }
 }

@@ -84,7 +84,8 @@ struct Decoded {
 struct Skipped {
     items: BadItems,
     seen: std::collections::HashSet<(usize, u32)>,
-    num_utterances: usize,
+    /// Training utterances that are not among them.
+    num_train_left: usize,
 }
 
 /// What opening found out about one utterance.
@@ -94,6 +95,11 @@ struct Looked {
     is_left_out: bool,
     bad: Option<BadItem>,
     side: Split,
+}
+
+/// What a source counts in the mixture by how long it is: n^exponent, as XLSR draws its languages (Conneau et al. 2020).
+fn by_hours(seconds: f64, exponent: f64) -> f64 {
+    (seconds / 3600.0).powf(exponent)
 }
 
 /// Frames that CTC needs for labels: one for each and one between equal neighbours (Graves et al. 2006).
@@ -164,6 +170,7 @@ impl SpeechCorpus {
             speech.key()
         );
         hasher.update(rest.as_bytes());
+        let weight = |own, source: &Source| own * speech.hours_exponent.map_or(1.0, |e| by_hours(source.train.seconds, e));
         let rows = speech
             .source
             .iter()
@@ -171,10 +178,10 @@ impl SpeechCorpus {
             .map(|((name, config), source)| {
                 let num_rows = source.train.utterances.len() as u64;
                 let max_rows = SourceRows::limit(config.max_repeats, num_rows);
-                SourceRows { name: name.clone(), weight: config.weight, num_rows, max_rows }
+                SourceRows { name: name.clone(), weight: weight(config.weight, source), num_rows, max_rows }
             })
             .collect();
-        let num_utterances = sources.iter().map(|source| source.list.len()).sum();
+        let num_train_left = sources.iter().map(|source| source.train.utterances.len()).sum();
         let inner = Inner {
             sources,
             rows,
@@ -184,7 +191,7 @@ impl SpeechCorpus {
             fingerprint: hasher.finalize().to_hex()[..32].to_owned(),
             limits,
             decoded: Mutex::default(),
-            bad: Mutex::new(Skipped { items, seen: Default::default(), num_utterances }),
+            bad: Mutex::new(Skipped { items, seen: Default::default(), num_train_left }),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -419,7 +426,7 @@ impl Rows for Inner {
         let index = self.sources[draw.source].side(draw.split).utterances[draw.index as usize];
         match self.try_row(draw, index) {
             Ok(row) => Ok(Some(row)),
-            Err(Error::BadItem(item)) => self.skip(draw.source, index, item).map(|()| None),
+            Err(Error::BadItem(item)) => self.skip(draw, index, item).map(|()| None),
             Err(error) => Err(error),
         }
     }
@@ -496,16 +503,42 @@ impl Inner {
         Ok(samples)
     }
 
-    /// Counts an item that cannot be used; an error above the limit of the recipe, or where nothing is left.
-    fn skip(&self, source: usize, index: u32, item: BadItem) -> Result<()> {
+    /// Counts an item that cannot be used; an error above the limit of the recipe, or where nothing is left to train on.
+    fn skip(&self, draw: Draw, index: u32, item: BadItem) -> Result<()> {
         let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
-        if !bad.seen.insert((source, index)) {
+        if !bad.seen.insert((draw.source, index)) {
             return Ok(());
         }
-        if bad.seen.len() == bad.num_utterances {
-            let documents = bad.num_utterances as u64;
-            return Err(Error::NothingToTrainOn { name: self.rows[source].name.clone(), documents });
+        bad.items.add(item)?;
+        if draw.split == Split::Train {
+            bad.num_train_left -= 1;
+            if bad.num_train_left == 0 {
+                let documents = self.sources.iter().map(|source| source.list.len() as u64).sum();
+                return Err(Error::NothingToTrainOn { name: self.rows[draw.source].name.clone(), documents });
+            }
         }
-        bad.items.add(item)
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_by_hours_are_those_of_the_card() {
+        let wanted = [
+            (1.0, [0.9009, 0.0901, 0.0090]),
+            (0.7, [0.8069, 0.1610, 0.0321]),
+            (0.5, [0.7061, 0.2233, 0.0706]),
+            (0.0, [1.0 / 3.0; 3]),
+        ];
+        for (exponent, wanted) in wanted {
+            let weights = [100.0, 10.0, 1.0].map(|hours: f64| by_hours(3600.0 * hours, exponent));
+            let total: f64 = weights.iter().sum();
+            for (weight, wanted) in weights.iter().zip(wanted) {
+                assert!((weight / total - wanted).abs() < 5e-5, "{exponent}: {weights:?}");
+            }
+        }
     }
 }

@@ -47,6 +47,7 @@ pub(crate) fn open_lists(
         source: sources.clone(),
         sample_rate_hz,
         normalise,
+        hours_exponent: None,
         min_seconds: 0.0,
         max_seconds: None,
         // Each is heard once.

@@ -299,3 +299,57 @@ fn a_run_that_starts_from_a_checkpoint_says_what_it_took() {
     assert!(output.status.success(), "{}", text(&output));
     assert!(text(&output).contains("20 tensors taken, 0 resized, 9 new, 0 unused"), "{}", text(&output));
 }
+
+/// The network that a run left, by the name of a tensor.
+fn tensor(folder: &Folder, runs: &str, checkpoint: &str, name: &str) -> Vec<f32> {
+    let path = folder.path(runs).join("checkpoints").join(checkpoint).join("model.safetensors");
+    arcuate_model::tensors::TensorFile::open(&path).expect("sound").f32(name).expect("float").expect("there").data
+}
+
+/// Card of continued pretraining, check 3.
+#[test]
+fn pretraining_that_goes_on_without_a_rate_changes_nothing_and_finds_the_stored_loss() {
+    let folder = Folder::of("recipes/tiny_speech.toml", "tiny-speech");
+    let output = folder.run("a", &[]);
+    assert!(output.status.success(), "{}", text(&output));
+    let from = format!("init_from={:?}", folder.path("a").join("checkpoints/last").display().to_string());
+    let rate = "optimizer.adamw.peak_learning_rate=1e-40";
+    let output = folder.run("b", &[&from, rate, "horizon.steps=10", "evaluation.every_steps=1"]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(text(&output).contains("0 new, 0 unused"), "{}", text(&output));
+    assert!(folder.weights("a") == folder.weights("b"), "a weight moved");
+    let held_out = |runs: &str| -> Vec<f64> {
+        let evals = folder.metrics(runs).into_iter().filter(|line| line["kind"] == "eval");
+        evals.map(|line| line["loss"].as_f64().expect("a number")).collect()
+    };
+    let stored = *held_out("a").last().expect("evaluated");
+    for loss in held_out("b") {
+        assert!((loss - stored).abs() <= 1e-6 * stored, "{loss} {stored}");
+    }
+}
+
+/// Card of continued pretraining, check 4.
+#[test]
+fn fine_tuning_moves_the_transformer_after_its_first_steps_and_the_convolutions_never() {
+    let folder = Folder::of("recipes/tiny_ctc.toml", "tiny-ctc");
+    assert!(folder.run("a", &[]).status.success());
+    let from = format!("init_from={:?}", folder.path("a").join("checkpoints/last").display().to_string());
+    let set = [
+        from.as_str(),
+        "freeze=[\"wav2vec2.feature_extractor.*\"]",
+        "freeze_until=[{pattern=\"wav2vec2.*\",steps=4}]",
+        "checkpoint.every_steps=1",
+        "checkpoint.keep_last=10",
+    ];
+    let output = folder.run("b", &set);
+    assert!(output.status.success(), "{}", text(&output));
+    let conv = "wav2vec2.feature_extractor.conv_layers.0.conv.weight";
+    let transformer = "wav2vec2.encoder.layers.0.attention.q_proj.weight";
+    let start = |name: &str| tensor(&folder, "a", "last", name);
+    for (step, moves) in [("step-00000004", false), ("step-00000005", true), ("last", true)] {
+        let now = |name: &str| tensor(&folder, "b", step, name);
+        assert_eq!(now(conv), start(conv), "{step}");
+        assert_eq!(now(transformer) != start(transformer), moves, "{step}");
+        assert_ne!(now("lm_head.weight"), start("lm_head.weight"), "{step}");
+    }
+}

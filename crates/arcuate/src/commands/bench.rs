@@ -1,4 +1,4 @@
-//! `arcuate bench`: what this machine reaches: products, training steps, operations of speech models, decoding.
+//! `arcuate bench`: what this machine reaches: products, training steps, operations of speech models, decoding, features.
 //!
 //! Every row is measured in a process of its own, so that the peak of memory is that of the row.
 
@@ -16,6 +16,7 @@ use crate::{memory, terminal, threads};
 
 mod audio;
 mod decode;
+mod features;
 mod measure;
 mod products;
 mod training;
@@ -118,6 +119,36 @@ const ROWS: &[Row] = &[
             ("tied", 0),
         ],
         run: decode::run,
+    },
+    Row {
+        name: "fbank",
+        about: "filter banks as Kaldi makes them, of sound at 16 kHz; one thread",
+        sizes: &[("seconds", 60), ("bins", 80)],
+        run: features::fbank,
+    },
+    Row {
+        name: "mfcc",
+        about: "cepstra as Kaldi makes them; one thread",
+        sizes: &[("seconds", 60), ("bins", 23)],
+        run: features::mfcc,
+    },
+    Row {
+        name: "log_mel",
+        about: "log-mel energies as Whisper hears them; one thread",
+        sizes: &[("seconds", 60), ("bins", 80)],
+        run: features::log_mel,
+    },
+    Row {
+        name: "resample",
+        about: "another sample rate; one thread",
+        sizes: &[("seconds", 60), ("from_hz", 44_100), ("to_hz", 16_000)],
+        run: features::resampling,
+    },
+    Row {
+        name: "beam",
+        about: "CTC prefix beam search without a language model; one thread",
+        sizes: &[("frames", 1000), ("vocab", 32), ("beam", 100)],
+        run: features::beam,
     },
 ];
 

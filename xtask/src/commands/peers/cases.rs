@@ -57,6 +57,11 @@ pub(super) const CASES: &[Case] = &[
     case("ctc-v500", "ctc", &["vocab=500"], "f32", "eager", 3.0),
     case("decode-b1", "decode", &[], "f32", "eager", 2.0),
     case("decode-b16", "decode", &["batch=16"], "f32", "eager", 2.0),
+    case("fbank", "fbank", &[], "f32", "eager", 1.0),
+    case("mfcc", "mfcc", &[], "f32", "eager", 1.0),
+    case("log_mel", "log_mel", &[], "f32", "eager", 1.0),
+    case("resample", "resample", &[], "f32", "eager", 1.0),
+    case("beam", "beam", &[], "f32", "eager", 3.0),
 ];
 
 /// The cases that the names choose: a whole name, or the row; all without names.

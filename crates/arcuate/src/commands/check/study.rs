@@ -93,6 +93,7 @@ fn settled(
         let giver = run.giver(&key).unwrap_or_default();
         let tokenizer = made.join(giver).join(build::TOKENIZER_FOLDER);
         let source = key.strip_prefix("data.source.").and_then(|key| key.strip_suffix(".path"));
+        let is_list = stand_in::list_of(recipe, &key).is_some();
         match (&mut recipe.tokenizer, key.as_str(), source) {
             (_, "init_from", _) => {}
             (TokenizerConfig::File(file), "tokenizer.file.path", _) if tokenizer.exists() => file.path = tokenizer,
@@ -111,9 +112,18 @@ fn settled(
                     config.path = path;
                 }
             }
+            _ if is_list => {
+                missing.push(format!("recordings of `{giver}`"));
+                let path = stand_in::recordings(recipe, made, &format!("{}-{key}", run.name))?;
+                let config = arcuate_data::speech::nemo::Config { path: path.display().to_string() };
+                if let Some(list) = stand_in::list_of(recipe, &key) {
+                    list.format = arcuate_data::speech::SpeechFormat::Nemo(config);
+                }
+            }
             _ => anyhow::bail!("`{}` of `{giver}` is not there yet", path.display()),
         }
     }
+    missing.dedup();
     if !missing.is_empty() {
         // Made-up texts do not belong into the cache of real ones.
         recipe.data.cache_dir = made.join("cache");
