@@ -113,7 +113,7 @@ pub enum Error {
     },
     /// A source path that names nothing.
     #[error(
-        "`{path}` of `[data.source.{name}]` does not exist; correct `path`, which is a file, a folder or a pattern, relative to the current directory"
+        "`{path}` of the source `{name}` does not exist; correct `path`, which is a file, a folder or a pattern, relative to the current directory"
     )]
     NotFound {
         /// The source's name in the recipe.
@@ -122,7 +122,7 @@ pub enum Error {
         path: String,
     },
     /// A folder or pattern without a single readable file.
-    #[error("`{path}` of `[data.source.{name}]` has no file that ends in {wanted}; correct `path`")]
+    #[error("`{path}` of the source `{name}` has no file that ends in {wanted}; correct `path`")]
     NoFiles {
         /// The source's name in the recipe.
         name: String,
@@ -132,7 +132,7 @@ pub enum Error {
         wanted: &'static str,
     },
     /// A pattern that is not one.
-    #[error("`{path}` of `[data.source.{name}]` is not a valid pattern ({detail}); correct `path`")]
+    #[error("`{path}` of the source `{name}` is not a valid pattern ({detail}); correct `path`")]
     BadPattern {
         /// The source's name in the recipe.
         name: String,
@@ -227,7 +227,7 @@ pub enum Error {
         path: String,
     },
     /// A speech source without an utterance.
-    #[error("`[data.source.{name}]` (`{path}`) has no utterance; add sound or remove the source")]
+    #[error("the source `{name}` (`{path}`) has no utterance; add sound or remove the source")]
     NoUtterances {
         /// The source's name in the recipe.
         name: String,
@@ -244,7 +244,7 @@ pub enum Error {
     },
     /// A source of which nothing is left for training.
     #[error(
-        "`[data.source.{name}]` has {documents} documents and all of them are held out or too short; lower `data.held_out_fraction`, add documents, or cut long ones with `split_at_bytes`"
+        "the source `{name}` has {documents} documents and all of them are held out or too short; lower `data.held_out_fraction`, add documents, or cut long ones with `split_at_bytes`"
     )]
     NothingToTrainOn {
         /// The source's name in the recipe.

@@ -26,7 +26,7 @@ const NUM_SHOWN: usize = 25;
 #[command(
     after_help = "A file ends in .jsonl and has lines {\"id\", \"text\"}, or it is plain text with an utterance a line. In JSON lines
 `reference` (of the first file) and `hypothesis` (of the others) may stand for `text`, so that the transcripts.jsonl of a run
-is both.
+is both. Phones with spaces between them are compared like words: their word error rate is the phone error rate.
 
 Examples:
   arcuate wer said.txt heard.txt --normalise ctc
