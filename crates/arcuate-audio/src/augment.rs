@@ -9,7 +9,7 @@ use realfft::RealFftPlanner;
 use serde::{Deserialize, Serialize};
 
 use crate::features::Features;
-use crate::resample::resample;
+use crate::resample::{resample, resampled_len};
 use crate::{Error, Result};
 
 /// Masks over time and frequency.
@@ -57,14 +57,25 @@ fn below(n: usize, uniform: f64) -> usize {
     ((uniform * n as f64) as usize).min(n.saturating_sub(1))
 }
 
+/// Rates whose ratio is that of a speed: hundredths are finer than anybody hears, and keep the ratio small.
+fn rates(factor: f64) -> (u32, u32) {
+    ((factor * 100.0).round() as u32, 100)
+}
+
+/// How many samples [`speed`] makes of so many.
+pub fn speed_len(num_samples: usize, factor: f64) -> usize {
+    let (from, to) = rates(factor);
+    resampled_len(num_samples as u64, from, to) as usize
+}
+
 /// The signal played `factor` times as fast, pitch included; `1.1` makes it shorter. From 0.25 to 4.
 pub fn speed(samples: &[f32], factor: f64) -> Result<Vec<f32>> {
     if !(0.25..=4.0).contains(&factor) {
         let message = format!("is {factor}; must be from 0.25 to 4");
         return Err(Error::Config { key: "speed", message });
     }
-    // Hundredths are finer than anybody hears, and keep the ratio small.
-    resample(samples, (factor * 100.0).round() as u32, 100)
+    let (from, to) = rates(factor);
+    resample(samples, from, to)
 }
 
 /// Louder by so many dB (quieter when negative).
@@ -177,7 +188,7 @@ mod tests {
     fn speed_changes_the_length_and_the_pitch() {
         let tone: Vec<f32> = (0..16_000).map(|i| (i as f32 * 0.1).sin()).collect();
         let fast = speed(&tone, 1.1).expect("a possible factor");
-        assert_eq!(fast.len(), 14_545);
+        assert_eq!((fast.len(), speed_len(16_000, 1.1)), (14_545, 14_545));
         for (i, x) in fast.iter().enumerate().take(13_000).skip(1000) {
             assert!((x - (i as f32 * 0.11).sin()).abs() < 2e-3, "sample {i}");
         }

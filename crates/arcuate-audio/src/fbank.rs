@@ -113,6 +113,32 @@ impl Default for FbankOptions {
     }
 }
 
+impl FbankOptions {
+    /// Samples of a frame.
+    pub fn frame_samples(&self) -> usize {
+        self.samples(self.frame_length_ms)
+    }
+
+    /// Samples from the start of a frame to the start of the next one.
+    pub fn shift_samples(&self) -> usize {
+        self.samples(self.frame_shift_ms)
+    }
+
+    fn samples(&self, milliseconds: f64) -> usize {
+        (f64::from(self.sample_rate_hz) * milliseconds * 0.001) as usize
+    }
+
+    /// Frames of a signal of that many samples.
+    pub fn num_frames(&self, num_samples: usize) -> usize {
+        let (frame_len, shift) = (self.frame_samples(), self.shift_samples().max(1));
+        if self.snip_edges {
+            if num_samples < frame_len { 0 } else { 1 + (num_samples - frame_len) / shift }
+        } else {
+            (num_samples + shift / 2) / shift
+        }
+    }
+}
+
 /// Filter-bank energies with fixed options; keeps filters, window and transform from one utterance to the next.
 pub struct Fbank {
     options: FbankOptions,
@@ -133,8 +159,7 @@ impl Fbank {
     pub fn new(options: &FbankOptions) -> Result<Self> {
         let wrong = |key, message: String| Err(Error::Config { key, message });
         let rate = f64::from(options.sample_rate_hz);
-        let samples = |ms: f64| (rate * ms * 0.001) as usize;
-        let (frame_len, shift) = (samples(options.frame_length_ms), samples(options.frame_shift_ms));
+        let (frame_len, shift) = (options.frame_samples(), options.shift_samples());
         if !(2..=MAX_FRAME_SAMPLES).contains(&frame_len) {
             return wrong(
                 "frame_length_ms",
@@ -179,11 +204,7 @@ impl Fbank {
 
     /// Frames of a signal of that many samples.
     pub fn num_frames(&self, num_samples: usize) -> usize {
-        if self.options.snip_edges {
-            if num_samples < self.frame_len { 0 } else { 1 + (num_samples - self.frame_len) / self.shift }
-        } else {
-            (num_samples + self.shift / 2) / self.shift
-        }
+        self.options.num_frames(num_samples)
     }
 
     /// The features of an utterance; no rows where it is shorter than a frame.

@@ -89,6 +89,14 @@ impl Corpus {
         }
     }
 
+    /// The samples of a row by its key, as they were recorded; none of texts.
+    pub fn samples(&self, key: u64) -> Result<Option<Arc<[f32]>>> {
+        match &self.0 {
+            Kind::Text(_) => Ok(None),
+            Kind::Speech(corpus) => corpus.samples(key),
+        }
+    }
+
     /// Training rows that fill a microbatch as much as any will: the longest of speech, the first of a seed of texts.
     pub fn largest_microbatch(&self, seed: u64, limits: MicrobatchLimits) -> Result<Vec<Row>> {
         match &self.0 {
@@ -164,7 +172,7 @@ impl Corpus {
             rows.sources().iter().map(|source| (source.name.clone(), source.num_rows)).collect();
         let counts = sources.iter().map(|(name, num_rows)| (name.as_str(), *num_rows));
         HeldOut::new(counts, move |source, index| {
-            rows.row(Draw { source, split: Split::Train, index, seed: 0, k: index })
+            rows.row(Draw { source, split: Split::Train, index, seed: 0, k: index, is_varied: false })
         })
     }
 

@@ -52,7 +52,7 @@ impl HeldOut {
     /// The held-out rows of a corpus, given the name and number of rows of each source.
     pub(crate) fn of_rows<'a>(rows: Arc<dyn Rows>, sources: impl Iterator<Item = (&'a str, u64)>) -> Self {
         Self::new(sources, move |source, index| {
-            rows.row(Draw { source, split: Split::HeldOut, index, seed: 0, k: index })
+            rows.row(Draw { source, split: Split::HeldOut, index, seed: 0, k: index, is_varied: false })
         })
     }
 

@@ -35,6 +35,8 @@ pub(crate) struct Draw {
     pub(crate) seed: u64,
     /// How many rows of this source were drawn before.
     pub(crate) k: u64,
+    /// Whether it is to train on, so that what can be cut or varied at random is.
+    pub(crate) is_varied: bool,
 }
 
 /// The rows of a corpus.
@@ -48,6 +50,11 @@ pub(crate) trait Rows: Send + Sync {
     /// A row; none where its item cannot be used and is skipped.
     fn row(&self, draw: Draw) -> Result<Option<Row>>;
 
-    /// Positions of a training row, where rows of one microbatch are to be of similar length; none: they are taken as they come.
+    /// Rows as they go through the network together; `k` is that of the first one.
+    fn together(&self, rows: Vec<Row>, _seed: u64, _k: u64) -> Vec<Row> {
+        rows
+    }
+
+    /// The most positions of a training row, where rows of one microbatch are to be of similar length; none: they are taken as they come.
     fn positions(&self, source: usize, index: u64) -> Option<u64>;
 }

@@ -105,9 +105,11 @@ impl Sampler {
         let group = self.group_at(source, first, limits);
         let (rows, seed) = (&self.rows, self.seed);
         let read = |(at, index): (usize, &u64)| {
-            rows.row(Draw { source, split: Split::Train, index: *index, seed, k: first + at as u64 }).transpose()
+            let k = first + at as u64;
+            rows.row(Draw { source, split: Split::Train, index: *index, seed, k, is_varied: true }).transpose()
         };
         let kept: Vec<Row> = group.par_iter().enumerate().filter_map(read).collect::<Result<_>>()?;
+        let kept = self.rows.together(kept, seed, first);
         let progress = &mut self.progress[source];
         progress.rows += group.len() as u64;
         progress.tokens += kept.iter().map(|row| row.num_positions() as u64).sum::<u64>();
@@ -155,7 +157,8 @@ impl Sampler {
         let k = self.progress[source].rows;
         let num_rows = self.rows.sources()[source].num_rows;
         let index = self.order(source, k / num_rows).at(k % num_rows);
-        let row = self.rows.row(Draw { source, split: Split::Train, index, seed: self.seed, k })?;
+        let draw = Draw { source, split: Split::Train, index, seed: self.seed, k, is_varied: true };
+        let row = self.rows.row(draw)?;
         let progress = &mut self.progress[source];
         progress.rows += 1;
         progress.tokens += row.as_ref().map_or(0, |row| row.num_positions() as u64);

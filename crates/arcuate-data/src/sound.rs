@@ -50,6 +50,19 @@ pub struct RowSound {
     pub num_frames: usize,
 }
 
+impl RowSound {
+    /// S.
+    pub fn num_steps(&self) -> usize {
+        self.values.len() / self.num_features.max(1)
+    }
+
+    /// A stretch of it: so many steps from `start` on.
+    pub(crate) fn stretch(&self, start: usize, num_steps: usize, downsampling: &Downsampling) -> Self {
+        let values = self.values[start * self.num_features..(start + num_steps) * self.num_features].into();
+        Self { values, num_frames: downsampling.num_frames(num_steps), ..*self }
+    }
+}
+
 /// The Gumbel noise of a quantizer in training.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Gumbel {
@@ -94,7 +107,7 @@ impl Sound {
     pub(crate) fn of_rows(rows: &[Row]) -> Option<Self> {
         let sounds: Vec<&RowSound> = rows.iter().map(|row| row.sound.as_ref()).collect::<Option<_>>()?;
         let num_features = sounds.first()?.num_features;
-        let lengths: Vec<usize> = sounds.iter().map(|sound| sound.values.len() / num_features.max(1)).collect();
+        let lengths: Vec<usize> = sounds.iter().map(|sound| sound.num_steps()).collect();
         let num_steps = lengths.iter().copied().max().unwrap_or(0);
         let mut values = vec![0.0; rows.len() * num_steps * num_features];
         for (row, sound) in sounds.iter().enumerate() {

@@ -4,6 +4,7 @@
 //! looked at. Items that cannot be used are counted by reason, as everywhere.
 
 mod audio;
+pub mod augment;
 mod builder;
 pub mod common_voice;
 pub mod fairseq;
@@ -27,6 +28,7 @@ pub use audio::Limits;
 
 use crate::config::ConfigProblem;
 use crate::error::{BadItem, BadReason, Error, Result};
+use crate::hearing::{FilterBanks, Hearing};
 use crate::progress::Progress;
 use audio::Samples;
 use builder::Builder;
@@ -71,8 +73,12 @@ pub struct SpeechConfig {
     #[serde(default = "default_sample_rate_hz")]
     #[schemars(range(min = 1000, max = 192_000))]
     pub sample_rate_hz: u32,
-    /// Whether each utterance is brought to mean 0 and variance 1. Must stay as it was when a checkpoint is continued.
+    /// Whether each utterance is brought to mean 0 and variance 1, filter banks band by band. Must stay as it was when a checkpoint is
+    /// continued.
     pub normalise: bool,
+    /// What the network hears in place of samples: `{ num_mel_bins = 80, stride = 2 }` for Wav2Vec2-BERT. Left out: samples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter_banks: Option<FilterBanks>,
     /// Utterances shorter than this are left out.
     #[serde(default)]
     #[schemars(range(min = 0.0))]
@@ -84,6 +90,9 @@ pub struct SpeechConfig {
     /// Memory for decoded sound, so that an utterance is decoded once if all fit; an hour takes 230 MB at 16 kHz.
     #[serde(default = "default_decoded_cache_bytes")]
     pub decoded_cache_bytes: u64,
+    /// Changes of the training recordings that keep their words. Left out: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub augment: Option<augment::Config>,
 }
 
 fn default_sample_rate_hz() -> u32 {
@@ -121,14 +130,40 @@ impl SpeechConfig {
         {
             report("max_seconds", format!("is {most}, not above `min_seconds`"), "leave it out for no limit");
         }
+        if let Some(problem) = self.hearing().problem() {
+            report("filter_banks", problem, "Wav2Vec2-BERT hears `{ num_mel_bins = 80, stride = 2 }` at 16000 Hz");
+        }
+        if self.filter_banks.is_some() && !self.normalise {
+            let message = "is false, but filter banks are always brought to mean 0 and variance 1".to_owned();
+            report("normalise", message, "set it to true");
+        }
+        found.extend(self.augment.iter().flat_map(|augment| augment.check(self)));
         found.extend(self.source.iter().flat_map(|(name, source)| source.check(name)));
         found
     }
 
+    /// How sound is prepared for the network.
+    pub fn hearing(&self) -> Hearing {
+        let Self { sample_rate_hz, normalise, filter_banks, .. } = *self;
+        Hearing { sample_rate_hz, normalise, filter_banks }
+    }
+
     /// What of this table changes rows.
     pub(crate) fn key(&self) -> String {
-        let Self { source: _, hours_exponent: _, sample_rate_hz, normalise, min_seconds, max_seconds, decoded_cache_bytes: _ } = self;
-        format!("{sample_rate_hz} {normalise} {min_seconds} {max_seconds:?}")
+        let Self {
+            source: _,
+            hours_exponent: _,
+            sample_rate_hz,
+            normalise,
+            filter_banks,
+            min_seconds,
+            max_seconds,
+            decoded_cache_bytes: _,
+            // Its sounds have a say in this too.
+            augment: _,
+        } = self;
+        let banks = filter_banks.map_or_else(String::new, |banks| format!(" {banks:?}"));
+        format!("{sample_rate_hz} {normalise} {min_seconds} {max_seconds:?}{banks}")
     }
 }
 
@@ -396,4 +431,4 @@ fn is_sound(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

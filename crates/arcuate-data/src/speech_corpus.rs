@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arcuate_audio::augment::speed_len;
+use arcuate_ops::ctc::frames_needed;
 use arcuate_ops::rng::Stream;
 use arcuate_text::SpecialToken;
 use rayon::prelude::*;
@@ -10,6 +12,7 @@ use rayon::prelude::*;
 use crate::config::DataConfig;
 use crate::encoder::Encoder;
 use crate::error::{BadItem, BadItems, BadReason, EncodeError, Error, Result};
+use crate::hearing::Hearing;
 use crate::held_out::HeldOut;
 use crate::mixture::{LedgerEntry, expected};
 use crate::progress::{Progress, Stage};
@@ -17,6 +20,7 @@ use crate::row::Row;
 use crate::rows::{Draw, Rows, SourceRows};
 use crate::sampler::MicrobatchLimits;
 use crate::sound::{Downsampling, RowSound};
+use crate::speech::augment::Augmenter;
 use crate::speech::{Limits, SpeechConfig, SpeechSourceConfig, Utterance, Utterances};
 use crate::split::{Split, id_hash};
 use crate::summary::SourceSummary;
@@ -32,6 +36,8 @@ pub struct SpeechOptions {
     pub downsampling: Downsampling,
     /// True when every row needs its transcript; otherwise what is too long is cut.
     pub transcripts: bool,
+    /// True where padding changes what the network hears: training rows that are heard together are cut to the shortest of them.
+    pub equal_lengths: bool,
 }
 
 /// The utterances of all sources as rows. Cheap to clone.
@@ -56,6 +62,8 @@ struct Source {
     held_out: Side,
     /// Frames of each utterance of the list.
     frames: Vec<u32>,
+    /// The same at the lowest speed.
+    most_frames: Vec<u32>,
     /// Utterances that the recipe leaves out, by `min_seconds` and `max_seconds`.
     num_left_out: u64,
     bad_items: BTreeMap<BadReason, u64>,
@@ -65,6 +73,8 @@ struct Inner {
     sources: Vec<Source>,
     rows: Vec<SourceRows>,
     config: SpeechConfig,
+    hearing: Hearing,
+    augmenter: Option<Augmenter>,
     options: SpeechOptions,
     encoder: Box<dyn Encoder + Send>,
     fingerprint: String,
@@ -91,6 +101,7 @@ struct Skipped {
 /// What opening found out about one utterance.
 struct Looked {
     frames: u32,
+    most_frames: u32,
     bytes: u64,
     is_left_out: bool,
     bad: Option<BadItem>,
@@ -100,11 +111,6 @@ struct Looked {
 /// What a source counts in the mixture by how long it is: n^exponent, as XLSR draws its languages (Conneau et al. 2020).
 fn by_hours(seconds: f64, exponent: f64) -> f64 {
     (seconds / 3600.0).powf(exponent)
-}
-
-/// Frames that CTC needs for labels: one for each and one between equal neighbours (Graves et al. 2006).
-pub fn frames_needed(labels: &[u32]) -> usize {
-    labels.len() + labels.windows(2).filter(|pair| pair[0] == pair[1]).count()
 }
 
 impl SpeechCorpus {
@@ -120,6 +126,9 @@ impl SpeechCorpus {
             return Err(Error::Config { key, message, help: "add recordings".to_owned() });
         };
         let limits = Limits::default();
+        let augmenter = &speech.augment;
+        let augmenter =
+            augmenter.as_ref().map(|own| Augmenter::open(own, speech.sample_rate_hz, progress)).transpose()?;
         let mut items = BadItems::new(config.max_bad_items);
         let mut sources = Vec::new();
         let mut hasher = blake3::Hasher::new();
@@ -160,7 +169,9 @@ impl SpeechCorpus {
                 return Err(Error::NothingToTrainOn { name: name.clone(), documents: list.len() as u64 });
             }
             let frames = looked.iter().map(|looked| looked.frames).collect();
-            sources.push(Source { config: source.clone(), list, train, held_out, frames, num_left_out, bad_items });
+            let most_frames = looked.iter().map(|looked| looked.most_frames).collect();
+            let config = source.clone();
+            sources.push(Source { config, list, train, held_out, frames, most_frames, num_left_out, bad_items });
         }
         let rest = format!(
             "{:x} {:?} {} {}",
@@ -170,7 +181,8 @@ impl SpeechCorpus {
             speech.key()
         );
         hasher.update(rest.as_bytes());
-        let weight = |own, source: &Source| own * speech.hours_exponent.map_or(1.0, |e| by_hours(source.train.seconds, e));
+        hasher.update(augmenter.as_ref().map_or("", |own| own.hash.as_str()).as_bytes());
+        let by_hours = |source: &Source| speech.hours_exponent.map_or(1.0, |e| by_hours(source.train.seconds, e));
         let rows = speech
             .source
             .iter()
@@ -178,7 +190,7 @@ impl SpeechCorpus {
             .map(|((name, config), source)| {
                 let num_rows = source.train.utterances.len() as u64;
                 let max_rows = SourceRows::limit(config.max_repeats, num_rows);
-                SourceRows { name: name.clone(), weight: weight(config.weight, source), num_rows, max_rows }
+                SourceRows { name: name.clone(), weight: config.weight * by_hours(source), num_rows, max_rows }
             })
             .collect();
         let num_train_left = sources.iter().map(|source| source.train.utterances.len()).sum();
@@ -186,6 +198,8 @@ impl SpeechCorpus {
             sources,
             rows,
             config: speech.clone(),
+            hearing: speech.hearing(),
+            augmenter,
             options: options.clone(),
             encoder,
             fingerprint: hasher.finalize().to_hex()[..32].to_owned(),
@@ -289,6 +303,14 @@ impl SpeechCorpus {
         (index < list.len()).then(|| list.get(index))
     }
 
+    /// The samples of a row by its key, as they were recorded.
+    pub(crate) fn samples(&self, key: u64) -> Result<Option<Arc<[f32]>>> {
+        if self.utterance(key).is_none() {
+            return Ok(None);
+        }
+        self.inner.samples((key >> SOURCE_SHIFT) as usize, (key & ((1 << SOURCE_SHIFT) - 1)) as u32).map(Some)
+    }
+
     /// The longest training rows of a microbatch, for a rehearsal.
     pub(crate) fn largest_rows(&self, limits: MicrobatchLimits) -> Result<Vec<Row>> {
         let mut all: Vec<(u64, usize, u64)> = Vec::new();
@@ -300,9 +322,22 @@ impl SpeechCorpus {
         let longest = all.first().map_or(1, |(frames, ..)| (*frames).max(1));
         let num = limits.tokens.map_or(limits.rows, |most| limits.rows.min((most / longest).max(1) as usize));
         all.truncate(num);
-        let row = |(_, source, index)| self.inner.row(Draw { source, split: Split::Train, index, seed: 0, k: 0 });
-        all.into_iter().filter_map(|at| row(at).transpose()).collect()
+        let row = |(_, source, index)| {
+            let draw = Draw { source, split: Split::Train, index, seed: 0, k: 0, is_varied: true };
+            self.inner.row_of(draw, Speed::Lowest)
+        };
+        let rows = all.into_iter().filter_map(|at| row(at).transpose()).collect::<Result<_>>()?;
+        Ok(self.inner.together(rows, 0, 0))
     }
+}
+
+/// How fast a row is heard.
+#[derive(Clone, Copy)]
+enum Speed {
+    /// As it is drawn.
+    Drawn,
+    /// As slowly as ever.
+    Lowest,
 }
 
 /// Utterances that are looked at together when a source is opened.
@@ -317,7 +352,12 @@ fn look(
     encoder: &dyn Encoder,
 ) -> Result<Looked> {
     let num_samples = (utterance.seconds * f64::from(speech.sample_rate_hz)).round() as usize;
-    let mut frames = options.downsampling.num_frames(num_samples);
+    let hearing = speech.hearing();
+    let frames_of = |num_samples| options.downsampling.num_frames(hearing.num_steps(num_samples));
+    let mut frames = frames_of(num_samples);
+    let slowest = speech.augment.as_ref().map_or(1.0, |augment| augment.slowest());
+    // A speed at which it does not fit is not taken, and without transcripts it is cut.
+    let most_frames = frames_of(speed_len(num_samples, slowest)).min(options.max_frames);
     let side = Split::of_hash(id_hash(&utterance.group), config.held_out_fraction);
     let is_left_out =
         utterance.seconds < speech.min_seconds || speech.max_seconds.is_some_and(|m| utterance.seconds > m);
@@ -352,7 +392,7 @@ fn look(
             frames = frames.min(options.max_frames);
         }
     }
-    Ok(Looked { frames: frames as u32, bytes, is_left_out, bad, side })
+    Ok(Looked { frames: frames as u32, most_frames: most_frames as u32, bytes, is_left_out, bad, side })
 }
 
 /// The labels of a transcript.
@@ -380,8 +420,9 @@ impl Source {
     }
 
     fn max_row_frames(&self) -> u64 {
-        let both = self.train.utterances.iter().chain(&self.held_out.utterances);
-        both.map(|index| u64::from(self.frames[*index as usize])).max().unwrap_or(0)
+        let train = self.train.utterances.iter().map(|index| self.most_frames[*index as usize]);
+        let held_out = self.held_out.utterances.iter().map(|index| self.frames[*index as usize]);
+        train.chain(held_out).max().map_or(0, u64::from)
     }
 
     fn summary(&self, rows: &SourceRows, weight: f64) -> SourceSummary {
@@ -423,39 +464,53 @@ impl Rows for Inner {
     }
 
     fn row(&self, draw: Draw) -> Result<Option<Row>> {
+        self.row_of(draw, Speed::Drawn)
+    }
+
+    fn together(&self, mut rows: Vec<Row>, seed: u64, k: u64) -> Vec<Row> {
+        let num_steps = rows.iter().flat_map(|row| &row.sound).map(RowSound::num_steps).min();
+        let Some(num_steps) = num_steps.filter(|_| self.options.equal_lengths) else { return rows };
+        for row in &mut rows {
+            let Some(sound) = &mut row.sound else { continue };
+            let room = (sound.num_steps() - num_steps + 1) as u64;
+            let start = Stream::new(seed, "crop to the shortest", k, row.key).below(room) as usize;
+            *sound = sound.stretch(start, num_steps, &self.options.downsampling);
+        }
+        rows
+    }
+
+    fn positions(&self, source: usize, index: u64) -> Option<u64> {
+        let source = &self.sources[source];
+        Some(source.train.utterances.get(index as usize).map_or(0, |at| u64::from(source.most_frames[*at as usize])))
+    }
+}
+
+impl Inner {
+    /// A row; none where its item cannot be used and is skipped.
+    fn row_of(&self, draw: Draw, speed: Speed) -> Result<Option<Row>> {
         let index = self.sources[draw.source].side(draw.split).utterances[draw.index as usize];
-        match self.try_row(draw, index) {
+        match self.try_row(draw, index, speed) {
             Ok(row) => Ok(Some(row)),
             Err(Error::BadItem(item)) => self.skip(draw, index, item).map(|()| None),
             Err(error) => Err(error),
         }
     }
 
-    fn positions(&self, source: usize, index: u64) -> Option<u64> {
-        let source = &self.sources[source];
-        Some(source.train.utterances.get(index as usize).map_or(0, |at| u64::from(source.frames[*at as usize])))
-    }
-}
-
-impl Inner {
-    fn try_row(&self, draw: Draw, index: u32) -> Result<Row> {
+    fn try_row(&self, draw: Draw, index: u32, speed: Speed) -> Result<Row> {
         let utterance = self.sources[draw.source].list.get(index as usize);
         let item = |reason, detail| Error::BadItem(BadItem { reason, place: utterance.place.clone(), detail });
+        let name = &self.rows[draw.source].name;
+        let stream = |what: &str| Stream::new(draw.seed, &format!("{what}/{name}"), draw.k, u64::from(index));
         let samples = self.samples(draw.source, index)?;
-        let frames_of = |len| self.options.downsampling.num_frames(len);
+        if self.frames_of(samples.len()) == 0 {
+            return Err(item(BadReason::TooShort, format!("has {} samples, too few for one frame", samples.len())));
+        }
         let mut row = Row::empty(draw.source as u32, (draw.source as u64) << SOURCE_SHIFT | u64::from(index));
-        let mut values = samples;
-        if frames_of(values.len()) == 0 {
-            return Err(item(BadReason::TooShort, format!("has {} samples, too few for one frame", values.len())));
-        }
-        if self.config.normalise {
-            let mut own = values.to_vec();
-            arcuate_audio::normalise::waveform(&mut own);
-            values = own.into();
-        }
+        let mut needed = 1;
         if self.options.transcripts {
             let labels = labels(&utterance, self.encoder.as_ref())?.map_err(Error::BadItem)?;
-            let (frames, needed) = (frames_of(values.len()), frames_needed(&labels));
+            needed = frames_needed(&labels);
+            let frames = self.frames_of(samples.len());
             if frames < needed {
                 let detail = format!("has {frames} frames for a transcript that needs {needed}");
                 return Err(item(BadReason::TooShort, detail));
@@ -465,23 +520,52 @@ impl Inner {
             row.positions = (0..labels.len() as u32).collect();
             row.spans = vec![(0, labels.len() as u32); labels.len()];
             row.input_ids = labels;
-        } else {
-            let most = self.options.downsampling.num_steps(self.options.max_frames);
-            if values.len() > most {
-                // Another stretch in each epoch, the first one for an evaluation.
-                let purpose = format!("crop/{}", self.rows[draw.source].name);
-                let room = (values.len() - most + 1) as u64;
-                let start = match draw.split {
-                    Split::Train => Stream::new(draw.seed, &purpose, draw.k, u64::from(index)).below(room) as usize,
-                    Split::HeldOut => 0,
-                };
-                values = values[start..start + most].into();
-            }
         }
-        let num_frames = frames_of(values.len());
-        row.sound = Some(RowSound { values, num_features: 1, num_frames });
+        let values = match self.augmenter.as_ref().filter(|_| draw.is_varied) {
+            None => self.prepare(&samples)?,
+            Some(augmenter) => {
+                let fits = |speed| {
+                    let frames = self.frames_of(speed_len(samples.len(), speed));
+                    frames >= needed && (!self.options.transcripts || frames <= self.options.max_frames)
+                };
+                let speed = match speed {
+                    Speed::Drawn => augmenter.speed(&mut stream("speed"), fits),
+                    Speed::Lowest => augmenter.longest(fits),
+                };
+                let values = self.prepare(&augmenter.samples(&samples, speed, &stream)?)?;
+                match self.config.filter_banks {
+                    Some(banks) => augmenter.mask(values, banks.num_mel_bins, &stream),
+                    None => values,
+                }
+            }
+        };
+        let downsampling = &self.options.downsampling;
+        let mut sound = RowSound { values: values.into(), num_features: self.hearing.num_features(), num_frames: 0 };
+        sound.num_frames = downsampling.num_frames(sound.num_steps());
+        let most = downsampling.num_steps(self.options.max_frames);
+        if !self.options.transcripts && sound.num_steps() > most {
+            // Another stretch in each epoch, the first one where nothing is varied.
+            let room = (sound.num_steps() - most + 1) as u64;
+            let start = if draw.is_varied { stream("crop").below(room) as usize } else { 0 };
+            sound = sound.stretch(start, most, downsampling);
+        }
+        row.sound = Some(sound);
         row.documents = vec![index];
         Ok(row)
+    }
+
+    /// Frames that the network makes of so many samples.
+    fn frames_of(&self, num_samples: usize) -> usize {
+        self.options.downsampling.num_frames(self.hearing.num_steps(num_samples))
+    }
+
+    /// Samples as the network hears them.
+    fn prepare(&self, samples: &[f32]) -> Result<Vec<f32>> {
+        self.hearing.prepare(samples, 0).map_err(|error| Error::Config {
+            key: "data.speech.filter_banks".to_owned(),
+            message: format!("cannot be made: {error}"),
+            help: "correct it".to_owned(),
+        })
     }
 
     /// The samples of an utterance, rounded to 16 bits: decoded, or as decoded before.
@@ -522,23 +606,4 @@ impl Inner {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shares_by_hours_are_those_of_the_card() {
-        let wanted = [
-            (1.0, [0.9009, 0.0901, 0.0090]),
-            (0.7, [0.8069, 0.1610, 0.0321]),
-            (0.5, [0.7061, 0.2233, 0.0706]),
-            (0.0, [1.0 / 3.0; 3]),
-        ];
-        for (exponent, wanted) in wanted {
-            let weights = [100.0, 10.0, 1.0].map(|hours: f64| by_hours(3600.0 * hours, exponent));
-            let total: f64 = weights.iter().sum();
-            for (weight, wanted) in weights.iter().zip(wanted) {
-                assert!((weight / total - wanted).abs() < 5e-5, "{exponent}: {weights:?}");
-            }
-        }
-    }
-}
+mod tests;

@@ -16,8 +16,10 @@ use burn::tensor::{Int, Tensor, TensorData, activation, module};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use crate::cpu::ctc::{Row, Scratch, frames_needed, row};
+use crate::cpu::ctc::{Row, Scratch, row};
 use crate::tape::{CpuTensor, Kernel, apply, contiguous, cpu_tensor, dims, numbers, tensor};
+
+pub use crate::cpu::ctc::frames_needed;
 
 /// Labels and options of a CTC loss.
 #[derive(Debug, Clone)]
@@ -211,6 +213,12 @@ mod tests {
             zero_infinity: false,
             weights: None,
         }
+    }
+
+    #[test]
+    fn equal_neighbours_need_a_frame_more() {
+        let needed = |text: &str| frames_needed(&text.chars().collect::<Vec<_>>());
+        assert_eq!(["", "abc", "aab", "aaaa"].map(needed), [0, 3, 4, 7]);
     }
 
     /// Logits of the given probabilities, one row.

@@ -41,6 +41,9 @@ pub fn tokenizer(recipe: &Recipe, folder: Option<&Path>, seen: impl Fn(u64) + Se
     }
     let tokenizer = if let TokenizerConfig::File(file) = &recipe.tokenizer {
         Tokenizer::load(&file.path)?
+    } else if let TokenizerConfig::None(_) = &recipe.tokenizer {
+        // It needs no text, and lists of recordings may be long.
+        Tokenizer::train(&recipe.tokenizer, std::iter::empty())?
     } else {
         let texts = Texts::open(&recipe.data, Split::Train, None)?;
         let failure = texts.failure();
@@ -73,6 +76,8 @@ pub fn corpus(recipe: &Recipe, tokenizer: &Tokenizer, progress: &Progress<'_>) -
             max_frames: recipe.batch.max_seq_len,
             downsampling: network.downsampling().unwrap_or_default(),
             transcripts: matches!(recipe.objective, ObjectiveConfig::Ctc(_)),
+            equal_lengths: matches!(recipe.objective, ObjectiveConfig::Contrastive(_))
+                && arcuate_eval::hears_padding(&network),
         };
         return Ok(Corpus::open_speech(&recipe.data, tokenizer.clone(), &options, progress)?);
     }
@@ -99,6 +104,11 @@ pub fn corpus(recipe: &Recipe, tokenizer: &Tokenizer, progress: &Progress<'_>) -
         },
     };
     Ok(Corpus::open(&recipe.data, tokenizer, &options, progress)?)
+}
+
+/// Rows that an evaluation measures at once: one where padding would change what the network hears of the others.
+pub fn evaluation_rows(recipe: &Recipe, network: &Architecture) -> usize {
+    if arcuate_eval::hears_padding(network) { 1 } else { recipe.batch.microbatch }
 }
 
 /// The token that fills rows; any token will do where the tokenizer has none, because it is never read nor predicted.

@@ -34,6 +34,7 @@ const CHECKS: &[Check] = &[
     model::conv_front,
     objective::network,
     objective::speech,
+    objective::hearing,
     objective::probabilities,
     objective::special_tokens,
     objective::labels,
@@ -52,6 +53,7 @@ const CHECKS: &[Check] = &[
     run::by_parameter,
     files::init_from,
     files::sources,
+    files::augmentation,
 ];
 
 /// All semantic findings of a recipe.

@@ -2,6 +2,7 @@
 
 mod closing;
 mod commands;
+mod decoder;
 mod device;
 mod exit;
 mod live;

@@ -16,7 +16,7 @@ use arcuate_train::{Checkpoint, Evaluation, HookError, Hooks, LoopState, StepRep
 
 use crate::live::Live;
 use crate::memory;
-use crate::preprocessor::Preprocessor;
+use crate::preprocessor;
 use crate::terminal::{self, amount, duration, say};
 
 /// What the command line adds to a recipe.
@@ -221,7 +221,11 @@ fn save_tokenizer(tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
 /// Seconds from one frame of a speech network to the next.
 pub(crate) fn seconds_per_frame(recipe: &Recipe, architecture: &Architecture) -> f64 {
     let hop = architecture.downsampling().map_or(1, |downsampling| downsampling.hop());
-    hop as f64 / recipe.data.speech.as_ref().map_or(1.0, |speech| f64::from(speech.sample_rate_hz))
+    recipe
+        .data
+        .speech
+        .as_ref()
+        .map_or(hop as f64, |speech| (hop * speech.hearing().hop_samples()) as f64 / f64::from(speech.sample_rate_hz))
 }
 
 /// One line about a source of speech.
@@ -320,7 +324,7 @@ pub(crate) fn evaluate(
     let config = recipe.evaluation.as_ref();
     let stride = config.and_then(|c| c.stride_tokens).filter(|_| last);
     let options = HeldOutOptions {
-        microbatch: recipe.batch.microbatch,
+        microbatch: build::evaluation_rows(recipe, &network.architecture()),
         pad_id,
         max_tokens: config.and_then(|c| c.max_tokens).filter(|_| !last),
         covers_text: matches!(recipe.objective, ObjectiveConfig::NextToken(_)),
@@ -494,7 +498,7 @@ impl Hooks for Recorder<'_> {
             prompt.save(dir)?;
         }
         if let Some(speech) = &self.recipe.data.speech {
-            Preprocessor::save(speech, arcuate_eval::hears_padding(&network.architecture()), dir)?;
+            preprocessor::save(speech.hearing(), arcuate_eval::hears_padding(&network.architecture()), dir)?;
         }
         Ok(())
     }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use arcuate_data::pack::document;
 use arcuate_data::speech::SpeechSourceConfig;
 use arcuate_data::{
-    Corpus, DataConfig, HeldOut, MicrobatchLimits, PackingConfig, Progress, Row, SpeechConfig, SpeechOptions, Utterance,
+    Corpus, DataConfig, Hearing, HeldOut, MicrobatchLimits, PackingConfig, Progress, Row, SpeechConfig, SpeechOptions,
+    Utterance,
 };
 use arcuate_decode::ctc::{Alphabet, CtcDecoder, CtcDecoderConfig, Emissions, greedy};
 use arcuate_eval::{
@@ -37,21 +38,24 @@ pub(crate) fn greedy(alphabet: Arc<Alphabet>) -> arcuate_decode::Result<CtcDecod
 /// Recordings that are only transcribed: all of them are rows, whatever characters their transcripts have.
 pub(crate) fn open_lists(
     sources: &BTreeMap<String, SpeechSourceConfig>,
-    (sample_rate_hz, normalise): (u32, bool),
+    hearing: Hearing,
     max_bad_items: u64,
     network: &Network,
     tokenizer: &Tokenizer,
     progress: &Progress<'_>,
 ) -> arcuate_data::Result<Corpus> {
+    let Hearing { sample_rate_hz, normalise, filter_banks } = hearing;
     let speech = SpeechConfig {
         source: sources.clone(),
         sample_rate_hz,
         normalise,
         hours_exponent: None,
+        filter_banks,
         min_seconds: 0.0,
         max_seconds: None,
         // Each is heard once.
         decoded_cache_bytes: 0,
+        augment: None,
     };
     let packing = PackingConfig::Document(document::Config::default());
     let data = DataConfig {
@@ -64,6 +68,7 @@ pub(crate) fn open_lists(
         max_frames: MAX_FRAMES,
         downsampling: network.architecture().downsampling().unwrap_or_default(),
         transcripts: false,
+        equal_lengths: false,
     };
     Corpus::open_speech(&data, tokenizer.clone(), &options, progress)
 }
@@ -254,20 +259,16 @@ pub(crate) fn shown(score: &UtteranceScore, wav: Option<Vec<u8>>) -> arcuate_eva
     })
 }
 
-/// The sound of some rows as WAV files; of networks that hear features there is none.
+/// The sound of some rows as WAV files.
 pub(crate) fn sounds(
-    rows: HeldOut,
+    corpus: &Corpus,
     keys: &HashSet<u64>,
     sample_rate_hz: u32,
 ) -> arcuate_data::Result<HashMap<u64, Vec<u8>>> {
     let mut found = HashMap::new();
-    for row in rows {
-        if found.len() == keys.len() {
-            break;
-        }
-        let row = row?;
-        if let Some(sound) = row.sound.as_ref().filter(|sound| keys.contains(&row.key) && sound.num_features == 1) {
-            found.insert(row.key, wav(&sound.values, sample_rate_hz));
+    for key in keys {
+        if let Some(samples) = corpus.samples(*key)? {
+            found.insert(*key, wav(&samples, sample_rate_hz));
         }
     }
     Ok(found)

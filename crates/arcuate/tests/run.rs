@@ -98,9 +98,8 @@ fn a_stopped_run_goes_on_as_if_nothing_had_happened() {
     assert!(folder.weights("parts") == folder.weights("whole"), "the weights differ");
 }
 
-#[test]
-fn a_stopped_run_on_recordings_goes_on_as_if_nothing_had_happened() {
-    let folder = Folder::of("recipes/tiny_speech.toml", "tiny-speech");
+/// One run without a break in `whole`, and one that is stopped and then killed in `parts`, which must end equal.
+fn check_stopped_run(folder: &Folder) {
     let set = ["horizon.steps=14", "checkpoint.every_steps=4", "evaluation.every_steps=14"];
     let whole = folder.run("whole", &set);
     assert!(whole.status.success(), "{}", text(&whole));
@@ -116,6 +115,52 @@ fn a_stopped_run_on_recordings_goes_on_as_if_nothing_had_happened() {
     assert!(last.status.success() && text(&last).contains("resume"), "{}", text(&last));
     assert_eq!(folder.losses("parts"), folder.losses("whole"));
     assert!(folder.weights("parts") == folder.weights("whole"), "the weights differ");
+}
+
+#[test]
+fn a_stopped_run_on_recordings_goes_on_as_if_nothing_had_happened() {
+    check_stopped_run(&Folder::of("recipes/tiny_speech.toml", "tiny-speech"));
+}
+
+#[test]
+fn a_recogniser_of_augmented_filter_banks_goes_on_is_measured_and_transcribes() {
+    let folder = Folder::of("recipes/tiny_bert_ctc.toml", "tiny-bert-ctc");
+    check_stopped_run(&folder);
+    let model = folder.path("whole").join("checkpoints/best");
+    let said = std::fs::read(model.join("preprocessor_config.json")).expect("how sound is prepared");
+    let said: Value = serde_json::from_slice(&said).expect("JSON");
+    let of = |key: &str| said[key].as_u64();
+    assert_eq!(said["feature_extractor_type"], "SeamlessM4TFeatureExtractor");
+    assert_eq!(["num_mel_bins", "stride", "sampling_rate"].map(of), [Some(40), Some(2), Some(16_000)]);
+    // What the run wrote of its held-out recordings, evaluation and transcription write too.
+    let lines = std::fs::read_to_string(folder.path("whole").join("transcripts.jsonl")).expect("transcripts");
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let arcuate = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_arcuate"));
+        let output = command.current_dir(&root).arg(args[0]).arg(&model).args(&args[1..]).output().expect("it starts");
+        assert!(output.status.success(), "{}", text(&output));
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let measured: Value = serde_json::from_str(&arcuate(&["eval", "held-out", "--json"])).expect("JSON");
+    let metrics = folder.metrics("whole");
+    let record = metrics.iter().rfind(|record| record["kind"] == "transcripts").expect("a record");
+    assert!(record["cer"].as_f64().is_some());
+    assert_eq!(measured["results"]["held-out"]["cer,none"], record["cer"]);
+    let list = std::fs::read_to_string(root.join("data/speech/russian/ru.jsonl")).expect("a list");
+    let list: Vec<Value> = list.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    for line in lines.iter().take(2) {
+        let of_it = |other: &&Value| other["text"] == line["reference"];
+        let file = list.iter().find(of_it).expect("it is in the list")["audio_filepath"].as_str().expect("a name");
+        let heard = arcuate(&["transcribe", &format!("data/speech/russian/{file}")]);
+        let hypothesis = line["hypothesis"].as_str().expect("a text");
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(words(&heard), words(hypothesis));
+    }
+    // Augmented or not, the first losses differ, so the recordings were changed.
+    let plain = folder.run("plain", &["horizon.steps=6", "data.speech.augment={}"]);
+    assert!(plain.status.success(), "{}", text(&plain));
+    assert_ne!(folder.losses("plain")[0], folder.losses("whole")[0]);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use arcuate_ops::ctc::frames_needed;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -339,7 +340,8 @@ impl<'a> Scanner<'a> {
             *self.report.characters.entry(character).or_default() += 1;
         }
         if let Some(frames) = options.frames {
-            let (has, needs) = (frames(seconds), frames_needed(transcript));
+            let characters: Vec<char> = transcript.chars().collect();
+            let (has, needs) = (frames(seconds), frames_needed(&characters));
             if has < needs {
                 self.found(SpeechFindingKind::TooShortForTranscript, utterance, || {
                     format!(
@@ -398,23 +400,4 @@ impl<'a> Scanner<'a> {
 /// A bad item as the error that it would be.
 fn sentence(item: &BadItem) -> String {
     Error::BadItem(item.clone()).to_string()
-}
-
-/// Frames that CTC needs: one for each label, and a blank between equal neighbours.
-fn frames_needed(transcript: &str) -> usize {
-    let characters: Vec<char> = transcript.chars().collect();
-    characters.len() + characters.windows(2).filter(|pair| pair[0] == pair[1]).count()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn equal_neighbours_need_a_frame_more() {
-        assert_eq!(frames_needed(""), 0);
-        assert_eq!(frames_needed("abc"), 3);
-        assert_eq!(frames_needed("aab"), 4);
-        assert_eq!(frames_needed("aaaa"), 7);
-    }
 }

@@ -69,9 +69,9 @@ impl Labels {
     }
 }
 
-/// Frames that a row needs at least: one per label and one blank between equal neighbours.
-pub(crate) fn frames_needed(targets: &[i32]) -> usize {
-    targets.len() + targets.windows(2).filter(|pair| pair[0] == pair[1]).count()
+/// Frames that a row needs at least: one for each label, and one for a blank between equal neighbours.
+pub fn frames_needed<T: PartialEq>(labels: &[T]) -> usize {
+    labels.len() + labels.windows(2).filter(|pair| pair[0] == pair[1]).count()
 }
 
 /// 2^d for an integer d; below -126 it is 2^-126, which vanishes beside the 1 or more that it is added to.

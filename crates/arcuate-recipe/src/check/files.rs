@@ -29,17 +29,23 @@ pub(super) fn init_from(recipe: &Recipe) -> Vec<Finding> {
 }
 
 pub(super) fn sources(recipe: &Recipe) -> Vec<Finding> {
-    let is_pattern = |path: &str| path.contains(['*', '?', '[']);
-    let missing = recipe.data.source.iter().filter(|(_, source)| {
-        !source.path.is_empty() && !is_pattern(&source.path) && !Path::new(&source.path).exists()
-    });
-    missing
-        .map(|(name, source)| {
-            let message = format!("`{}` does not exist", shown(&source.path));
-            Finding::error("recipe::missing-file", format!("data.source.{}.path", key(name)), message)
-                .help(missing_file(Path::new(&source.path)))
-        })
-        .collect()
+    let sources = recipe.data.source.iter();
+    sources.filter_map(|(name, source)| missing(format!("data.source.{}.path", key(name)), &source.path)).collect()
+}
+
+/// Noise and rooms of `[data.speech.augment]`.
+pub(super) fn augmentation(recipe: &Recipe) -> Vec<Finding> {
+    let augment = recipe.data.speech.as_ref().and_then(|speech| speech.augment.as_ref());
+    augment.into_iter().flat_map(|augment| augment.paths()).filter_map(|(at, path)| missing(at, path)).collect()
+}
+
+/// A path that is no pattern and that is not there; an empty one is found elsewhere.
+fn missing(key_path: String, path: &str) -> Option<Finding> {
+    if path.is_empty() || path.contains(['*', '?', '[']) || Path::new(path).exists() {
+        return None;
+    }
+    let message = format!("`{}` does not exist", shown(path));
+    Some(Finding::error("recipe::missing-file", key_path, message).help(missing_file(Path::new(path))))
 }
 
 #[cfg(test)]
@@ -78,6 +84,19 @@ mod tests {
         let found = sources(&recipe);
         assert_eq!(found[0].help.as_deref(), Some("did you mean `tests/texts.jsonl`?"));
         assert_eq!(found[0].key_path, "data.source.texts.path");
+    }
+
+    #[test]
+    fn missing_noise_is_found() {
+        let text = include_str!("../../../../recipes/tiny_bert_ctc.toml");
+        let mut recipe = read(text);
+        assert_eq!(augmentation(&recipe), []);
+        let speech = recipe.data.speech.as_mut().expect("the recipe of the test has it");
+        let noise = speech.augment.as_mut().and_then(|augment| augment.noise.as_mut()).expect("and noise");
+        noise.path = "nowhere".to_owned();
+        let found = augmentation(&recipe);
+        assert_eq!(found[0].key_path, "data.speech.augment.noise.path");
+        assert!(found[0].message.contains("`nowhere` does not exist"));
     }
 
     #[test]

@@ -44,13 +44,6 @@ pub(super) fn speech(recipe: &Recipe) -> Vec<Finding> {
             format!("the sources are recordings, but `{model}` reads texts"),
             "use a model that hears, such as `[model.wav2vec2]`",
         ),
-        _ if matches!(recipe.model, ModelConfig::Wav2vec2Bert(_)) => finding(
-            format!("model.{model}"),
-            format!(
-                "`{model}` hears filter banks, and recordings are read as samples yet; it can be verified and can transcribe"
-            ),
-            "train `[model.wav2vec2]` or another model that hears samples",
-        ),
         _ if matches!(recipe.objective, ObjectiveConfig::MaskedPrediction(_)) => finding(
             format!("objective.{objective}"),
             "the frames of recordings have no units to predict yet".to_owned(),
@@ -62,6 +55,36 @@ pub(super) fn speech(recipe: &Recipe) -> Vec<Finding> {
             "remove it; `max_seq_len` and `microbatch` bound what one forward pass takes",
         ),
         _ => Vec::new(),
+    }
+}
+
+/// Recordings are prepared as the network hears them: as samples, or as filter banks of its width.
+pub(super) fn hearing(recipe: &Recipe) -> Vec<Finding> {
+    let Some(speech) = recipe.data.speech.as_ref().filter(|_| recipe.model.is_speech()) else { return Vec::new() };
+    let model = recipe.model.name();
+    let finding = |path: &str, message: String, help: String| {
+        vec![Finding::error("recipe::missing-output", path, message).help(help)]
+    };
+    let banks = "data.speech.filter_banks";
+    match (&recipe.model, speech.filter_banks) {
+        (ModelConfig::Wav2vec2Bert(_), None) => finding(
+            "data.speech",
+            format!("`{model}` hears filter banks, but the recordings are read as samples"),
+            "add `filter_banks = { num_mel_bins = 80, stride = 2 }`".to_owned(),
+        ),
+        (ModelConfig::Wav2vec2Bert(own), Some(given)) if speech.hearing().num_features() != own.num_features => {
+            let (found, wanted) = (speech.hearing().num_features(), own.num_features);
+            let (bins, stride) = (given.num_mel_bins, given.stride);
+            finding(
+                banks,
+                format!("{bins} bins of {stride} frames are {found} numbers a step, but `{model}` hears {wanted}"),
+                format!("correct them, or set `model.{model}.num_features` to {found}"),
+            )
+        }
+        (ModelConfig::Wav2vec2Bert(_), Some(_)) | (_, None) => Vec::new(),
+        (_, Some(_)) => {
+            finding(banks, format!("`{model}` hears samples, no filter banks"), "remove `filter_banks`".to_owned())
+        }
     }
 }
 
@@ -217,6 +240,22 @@ mod tests {
         let (_, end) = rest.split_once("[data.packing").unwrap_or_default();
         let read = format!("{start}[data.source.a]\npath = \"a.jsonl\"\n[data.packing{end}");
         assert_eq!(paths(speech, &read), ["data"]);
+    }
+
+    #[test]
+    fn filter_banks_belong_to_networks_that_hear_them() {
+        let banks = include_str!("../../../../recipes/tiny_bert_ctc.toml");
+        let samples = include_str!("../../../../recipes/tiny_ctc.toml");
+        let given = "filter_banks = { num_mel_bins = 40, stride = 2 }\n";
+        assert!(banks.contains(given));
+        assert_eq!(paths(speech, banks), Vec::<String>::new());
+        for text in [banks, samples] {
+            assert_eq!(paths(hearing, text), Vec::<String>::new());
+        }
+        assert_eq!(paths(hearing, &banks.replace(given, "")), ["data.speech"]);
+        assert_eq!(paths(hearing, &banks.replace("stride = 2", "stride = 3")), ["data.speech.filter_banks"]);
+        let wrong = samples.replace("[data.speech]\n", &format!("[data.speech]\n{given}"));
+        assert_eq!(paths(hearing, &wrong), ["data.speech.filter_banks"]);
     }
 
     fn with_objective(text: &str, objective: &str) -> String {

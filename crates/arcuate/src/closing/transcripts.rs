@@ -68,11 +68,10 @@ pub(super) fn transcribe(closing: &Closing, folder: &RunDir, stop: &StopFlag) ->
         corpora.push((closing.corpus.clone(), |corpus| corpus.held_out(None)));
         named.push(HELD_OUT.to_owned());
     }
-    let sound = (speech.sample_rate_hz, speech.normalise);
     for (name, source) in &config.test {
         let source = BTreeMap::from([(name.clone(), source.clone())]);
         let limit = recipe.data.max_bad_items;
-        let corpus = open_lists(&source, sound, limit, &network, closing.tokenizer, &Progress::none())?;
+        let corpus = open_lists(&source, speech.hearing(), limit, &network, closing.tokenizer, &Progress::none())?;
         corpora.push((corpus, |corpus| Ok(corpus.in_order())));
         named.push(name.clone());
     }
@@ -94,10 +93,10 @@ pub(super) fn transcribe(closing: &Closing, folder: &RunDir, stop: &StopFlag) ->
         }
         lists.push(scored);
     }
-    let Some((first, (corpus, rows))) = lists.first().zip(corpora.first()) else { return Ok(None) };
+    let Some((first, (corpus, _))) = lists.first().zip(corpora.first()) else { return Ok(None) };
     let (worst, best) = first.extremes(config.num_examples);
     let keys: HashSet<u64> = worst.iter().chain(&best).map(|at| first.readings.keys[*at]).collect();
-    let sounds = sounds(rows(corpus)?, &keys, speech.sample_rate_hz)?;
+    let sounds = sounds(corpus, &keys, speech.sample_rate_hz)?;
     let (worst, best) = (first.shown(&worst, &sounds)?, first.shown(&best, &sounds)?);
     folder.write("transcripts.jsonl", lists.iter().map(Scored::lines).collect::<String>().as_bytes())?;
     let decoder = match wanted {

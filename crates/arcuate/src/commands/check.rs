@@ -292,7 +292,7 @@ fn save_and_evaluate(
     }
     let begun = Instant::now();
     let options = HeldOutOptions {
-        microbatch: recipe.batch.microbatch,
+        microbatch: build::evaluation_rows(recipe, &network.architecture()),
         pad_id: build::pad_id(tokenizer),
         max_tokens: Some(2 * recipe.batch.tokens_per_step() as u64),
         covers_text: true,

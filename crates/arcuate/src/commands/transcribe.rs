@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 
 use super::generate::folder;
 use super::runs::output as results;
+use crate::decoder::load;
 use crate::{device, exit, terminal};
 use chunks::Cutting;
 use output::Job;
@@ -123,7 +124,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         jobs[*job].make_folders()?;
     }
     let recogniser = open(&args)?;
-    let decoder = decoder::load(&config, recogniser.alphabet())?;
+    let decoder = load(&config, recogniser.alphabet())?;
     let rate = recogniser.sample_rate_hz();
     let work = Work {
         cutting: Cutting::new(
@@ -212,7 +213,7 @@ fn options(args: &Args, sample_rate_hz: u32) -> DecodeOptions {
 fn listen(args: &Args) -> anyhow::Result<()> {
     let config = args.decoding.live_config()?;
     let recogniser = open(args)?;
-    let decoder = decoder::load(&config, recogniser.alphabet())?;
+    let decoder = load(&config, recogniser.alphabet())?;
     let source = Source::open(None, args.raw_rate, &options(args, recogniser.sample_rate_hz()))?;
     live::run(&recogniser, &decoder, source, args.step_seconds, args.json)
 }

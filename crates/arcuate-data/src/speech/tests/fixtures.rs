@@ -8,22 +8,22 @@ use ::parquet::schema::parser::parse_message_type;
 
 use crate::testing::Folder;
 
-pub(super) const RATE: u32 = 16_000;
+pub(crate) const RATE: u32 = 16_000;
 
 impl Folder {
-    pub(super) fn at(&self, name: &str) -> String {
+    pub(crate) fn at(&self, name: &str) -> String {
         self.path().join(name).display().to_string()
     }
 }
 
 /// A tone of 440 Hz at a quarter of full scale.
-pub(super) fn sine(seconds: f64) -> Vec<i16> {
+pub(crate) fn sine(seconds: f64) -> Vec<i16> {
     let num = (seconds * f64::from(RATE)).round() as usize;
     (0..num).map(|at| (8192.0 * (at as f64 * 440.0 * std::f64::consts::TAU / f64::from(RATE)).sin()) as i16).collect()
 }
 
 /// A mono WAV file of 16 bits at 16 kHz.
-pub(super) fn wav(samples: &[i16]) -> Vec<u8> {
+pub(crate) fn wav(samples: &[i16]) -> Vec<u8> {
     let len = samples.len() as u32 * 2;
     let mut bytes = b"RIFF".to_vec();
     bytes.extend((36 + len).to_le_bytes());

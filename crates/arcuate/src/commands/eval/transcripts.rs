@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use arcuate_data::speech::{SpeechFormat, SpeechSourceConfig};
 use arcuate_data::{Corpus, HeldOut, MicrobatchLimits, Progress, Utterance};
-use arcuate_decode::ctc::{Alphabet, CtcDecoder, CtcDecoderConfig, Emissions, greedy, lexicon_beam, prefix_beam};
+use arcuate_decode::ctc::{Alphabet, CtcDecoder, CtcDecoderConfig, Emissions, greedy};
 use arcuate_eval::{Done, Error, EvalModel, TaskResult, TranscriptsConfig, transcripts_task};
 use arcuate_model::Head;
 use arcuate_recipe::{Recipe, build};
@@ -21,14 +21,10 @@ use arcuate_text::{Ngram, Normaliser};
 use serde_json::{Value, json};
 
 use super::coded;
-use crate::preprocessor::Preprocessor;
+use crate::decoder::usage;
 use crate::transcripts::{LANGUAGE_MODEL, Readings, Recogniser, Scored, alphabet, open_lists};
-use crate::{exit, terminal};
+use crate::{decoder, exit, preprocessor, terminal};
 
-/// Weight and word score of a language model for which none are given.
-const LM_WEIGHT: f64 = 0.5;
-const WORD_SCORE: f64 = 1.5;
-const UNKNOWN_WORD_SCORE: f64 = -10.0;
 /// What `--tune-lm` tries.
 const WEIGHTS: [f64; 4] = [0.25, 0.5, 0.75, 1.0];
 const WORD_SCORES: [f64; 4] = [0.0, 1.0, 2.0, 3.0];
@@ -37,21 +33,8 @@ const WORD_SCORES: [f64; 4] = [0.0, 1.0, 2.0, 3.0];
 #[derive(clap::Args, Debug, Clone, Default)]
 #[command(next_help_heading = "Transcripts")]
 pub(super) struct Flags {
-    /// N-gram language model over words: ARPA, plain or compressed, or a KenLM binary.
-    #[arg(long, value_name = "FILE")]
-    lm: Option<PathBuf>,
-    /// Weight of the language model [default: 0.5; with `--lexicon`, on log10 probabilities, 2].
-    #[arg(long, value_name = "X", requires = "lm", allow_negative_numbers = true)]
-    lm_weight: Option<f64>,
-    /// Added for every word; above 0 it favours more words [default: 1.5 with `--lm`, 0 with `--lexicon`].
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    word_score: Option<f64>,
-    /// Texts that are followed at once in a beam search [default: 100; with `--lexicon` 50; without an LM: no search].
-    #[arg(long, value_name = "N")]
-    beam: Option<usize>,
-    /// Write only words of this list, one a line, each perhaps with its tokens behind it.
-    #[arg(long, value_name = "FILE")]
-    lexicon: Option<PathBuf>,
+    #[command(flatten)]
+    decoding: decoder::Flags,
     /// Try weights and word scores of `--lm` on the list and take the best; measure another list with them afterwards.
     #[arg(long, requires = "lm", conflicts_with_all = ["lm_weight", "word_score", "lexicon"])]
     tune_lm: bool,
@@ -69,47 +52,7 @@ pub(super) struct Flags {
 impl Flags {
     /// Refuses what cannot work, before anything is loaded.
     pub(super) fn check(&self) -> anyhow::Result<()> {
-        for (flag, file) in [("--lm", &self.lm), ("--lexicon", &self.lexicon)] {
-            if let Some(file) = file.as_deref().filter(|file| !file.is_file()) {
-                return Err(exit::usage(format!("`{flag} {}`: there is no such file", file.display())));
-            }
-        }
-        if self.beam == Some(0) {
-            return Err(exit::usage("`--beam` is 0; it must be at least 1"));
-        }
-        if self.lm.is_none() && self.lexicon.is_none() && self.word_score.is_some() {
-            return Err(exit::usage("`--word-score` needs `--lm` or `--lexicon`"));
-        }
-        Ok(())
-    }
-
-    fn prefix_beam(&self, weight: f64, word_score: f64) -> prefix_beam::Config {
-        let mut config = prefix_beam::Config::default();
-        config.language_model = self.lm.as_ref().map(|path| prefix_beam::LanguageModelConfig {
-            path: path.clone(),
-            weight,
-            word_score,
-            unknown_word_score: UNKNOWN_WORD_SCORE,
-        });
-        config.beam_width = self.beam.unwrap_or(config.beam_width);
-        config
-    }
-
-    /// The decoder that the flags ask for; none if none of them asks for a search.
-    fn config(&self) -> Option<CtcDecoderConfig> {
-        if let Some(lexicon) = &self.lexicon {
-            let mut config = lexicon_beam::Config::new(lexicon.clone());
-            config.language_model.clone_from(&self.lm);
-            config.language_model_weight = self.lm_weight.unwrap_or(config.language_model_weight);
-            config.word_score = self.word_score.unwrap_or(config.word_score);
-            config.beam_width = self.beam.unwrap_or(config.beam_width);
-            return Some(CtcDecoderConfig::LexiconBeam(config));
-        }
-        if self.lm.is_none() && self.beam.is_none() {
-            return None;
-        }
-        let (weight, word_score) = (self.lm_weight.unwrap_or(LM_WEIGHT), self.word_score.unwrap_or(WORD_SCORE));
-        Some(CtcDecoderConfig::PrefixBeam(self.prefix_beam(weight, word_score)))
+        self.decoding.check()
     }
 }
 
@@ -153,18 +96,17 @@ pub(super) fn list_task(
     flags: &Flags,
     progress: &mut dyn FnMut(Done) -> ControlFlow<()>,
 ) -> anyhow::Result<TaskResult> {
-    let own = Preprocessor::read(dir)?;
     let sources = BTreeMap::from([("list".to_owned(), list.clone())]);
-    let sound = (own.sampling_rate, own.do_normalize);
     let network = model.network.valid();
     refuse_other(model)?;
-    let corpus = open_lists(&sources, sound, 0, &network, model.tokenizer, &Progress::none())?;
+    let hearing = preprocessor::hearing(dir, &network.architecture())?;
+    let corpus = open_lists(&sources, hearing, 0, &network, model.tokenizer, &Progress::none())?;
     let work = Work {
         name,
         rows: corpus.in_order(),
         corpus: &corpus,
         config: json!({"list": list.format.path(), "format": list.format.name()}),
-        decoder: flags.config(),
+        decoder: flags.decoding.search(),
         normaliser: None,
     };
     work.measure(model, flags, progress)
@@ -190,7 +132,7 @@ pub(super) fn recipe_task(
         rows: corpus.held_out(None)?,
         corpus: &corpus,
         config: json!({"recipe": recipe.name}),
-        decoder: flags.config().or_else(|| own.map(|own| own.decoder_with(arpa.as_deref()))),
+        decoder: flags.decoding.search().or_else(|| own.map(|own| own.decoder_with(arpa.as_deref()))),
         normaliser: own.map(|own| own.normaliser(model.tokenizer)),
     };
     work.measure(model, flags, progress)
@@ -266,13 +208,6 @@ impl Work<'_> {
     }
 }
 
-fn usage(error: arcuate_decode::Error) -> anyhow::Error {
-    match error {
-        arcuate_decode::Error::Config { key, problem } => exit::usage(format!("decoding: `{key}` {problem}")),
-        other => other.into(),
-    }
-}
-
 /// Weights and word scores that are tried.
 type Tried = Vec<(f64, f64)>;
 
@@ -282,18 +217,19 @@ fn decoders(
     flags: &Flags,
     alphabet: &Arc<Alphabet>,
 ) -> anyhow::Result<(Vec<CtcDecoder>, Tried)> {
-    if let Some(lm) = flags.lm.as_ref().filter(|_| flags.tune_lm) {
+    if let Some(lm) = flags.decoding.lm.as_ref().filter(|_| flags.tune_lm) {
         let ngram = Arc::new(Ngram::load(lm)?);
         let tried: Tried =
             WEIGHTS.into_iter().flat_map(|weight| WORD_SCORES.map(|word_score| (weight, word_score))).collect();
-        let decoder = |(weight, word_score): &(f64, f64)| {
-            let config = flags.prefix_beam(*weight, *word_score);
-            CtcDecoder::with_language_model(&config, alphabet.clone(), ngram.clone()).map_err(usage)
+        let load = |(weight, word_score): &(f64, f64)| {
+            let own =
+                decoder::Flags { lm_weight: Some(*weight), word_score: Some(*word_score), ..flags.decoding.clone() };
+            CtcDecoder::with_language_model(&own.prefix_beam(), alphabet.clone(), ngram.clone()).map_err(usage)
         };
-        return Ok((tried.iter().map(decoder).collect::<Result<_, _>>()?, tried));
+        return Ok((tried.iter().map(load).collect::<Result<_, _>>()?, tried));
     }
     let greedy = CtcDecoderConfig::Greedy(greedy::Config {});
-    Ok((vec![CtcDecoder::load(config.unwrap_or(&greedy), alphabet.clone()).map_err(usage)?], Vec::new()))
+    Ok((vec![decoder::load(config.unwrap_or(&greedy), alphabet)?], Vec::new()))
 }
 
 /// The scores of the weights that are best, by WER and then by CER; says what the others gave.
@@ -393,27 +329,5 @@ mod tests {
         assert_eq!(name("kaldi:", ""), "kaldi");
         let message = list("transcripts:none.jsonl").expect_err("missing").to_string();
         assert!(message.contains("`none.jsonl`") && message.contains("`kaldi`"), "{message}");
-    }
-
-    #[test]
-    fn a_search_is_made_only_where_a_flag_asks_for_one() {
-        assert_eq!(Flags::default().config(), None);
-        let beam = Flags { beam: Some(7), ..Flags::default() };
-        let Some(CtcDecoderConfig::PrefixBeam(config)) = beam.config() else { panic!("no beam") };
-        assert_eq!((config.beam_width, config.language_model), (7, None));
-        let lm = Flags { lm: Some("a.arpa".into()), ..Flags::default() };
-        let Some(CtcDecoderConfig::PrefixBeam(config)) = lm.config() else { panic!("no beam") };
-        assert_eq!(config.language_model.map(|model| (model.weight, model.word_score)), Some((0.5, 1.5)));
-        let lexicon = Flags { lexicon: Some("words".into()), lm_weight: Some(3.0), ..lm };
-        let Some(CtcDecoderConfig::LexiconBeam(config)) = lexicon.config() else { panic!("no lexicon") };
-        assert_eq!((config.language_model_weight, config.word_score), (3.0, 0.0));
-    }
-
-    #[test]
-    fn flags_that_cannot_work_are_refused() {
-        let message = |flags: Flags| flags.check().expect_err("wrong").to_string();
-        assert!(message(Flags { lm: Some("none.arpa".into()), ..Flags::default() }).contains("no such file"));
-        assert!(message(Flags { beam: Some(0), ..Flags::default() }).contains("`--beam`"));
-        assert!(message(Flags { word_score: Some(1.0), ..Flags::default() }).contains("`--word-score`"));
     }
 }
