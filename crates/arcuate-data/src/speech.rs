@@ -13,6 +13,7 @@ mod lines;
 mod list;
 pub mod nemo;
 pub mod parquet;
+mod recordings;
 pub mod scan;
 mod tar;
 pub mod webdataset;
@@ -24,6 +25,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use audio::Limits;
+pub(crate) use audio::tolerance;
+pub use recordings::Recordings;
 
 use crate::config::ConfigProblem;
 use crate::error::{BadItem, BadReason, Error, Result};
@@ -79,6 +82,10 @@ pub struct SpeechConfig {
     /// Memory for decoded sound, so that an utterance is decoded once if all fit; an hour takes 230 MB at 16 kHz.
     #[serde(default = "default_decoded_cache_bytes")]
     pub decoded_cache_bytes: u64,
+    /// Folder with a unit for each frame of every utterance, which `arcuate data units` makes; `[objective.masked_prediction]`
+    /// predicts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub units: Option<PathBuf>,
 }
 
 fn default_sample_rate_hz() -> u32 {
@@ -114,9 +121,15 @@ impl SpeechConfig {
         found
     }
 
-    /// What of this table changes rows.
+    /// Whether an utterance of this length is left out.
+    pub(crate) fn leaves_out(&self, seconds: f64) -> bool {
+        seconds < self.min_seconds || self.max_seconds.is_some_and(|most| seconds > most)
+    }
+
+    /// What of this table changes rows, but for the content of other files.
     pub(crate) fn key(&self) -> String {
-        let Self { source: _, sample_rate_hz, normalise, min_seconds, max_seconds, decoded_cache_bytes: _ } = self;
+        let Self { source: _, sample_rate_hz, normalise, min_seconds, max_seconds, decoded_cache_bytes: _, units: _ } =
+            self;
         format!("{sample_rate_hz} {normalise} {min_seconds} {max_seconds:?}")
     }
 }
@@ -363,6 +376,16 @@ impl Utterances {
         &self.skipped
     }
 
+    /// How many were skipped, by reason.
+    pub(crate) fn num_skipped(&self) -> BTreeMap<BadReason, u64> {
+        self.skipped.iter().map(|(reason, skipped)| (*reason, skipped.count)).collect()
+    }
+
+    /// One of those that were skipped.
+    pub(crate) fn first_skipped(&self) -> Option<&BadItem> {
+        self.skipped.values().flat_map(|skipped| skipped.first.first()).next()
+    }
+
     /// Changes with ids, transcripts, languages, speakers, seconds and sizes of files; not with times or the place of the folder.
     pub fn content_hash(&self) -> &str {
         &self.content_hash
@@ -372,6 +395,11 @@ impl Utterances {
     pub fn memory_bytes(&self) -> usize {
         self.list.memory_bytes()
     }
+}
+
+/// A sample rounded to 16 bits, so that it is the same however it was decoded.
+pub(crate) fn to_16_bits(sample: f32) -> f32 {
+    (sample * 32768.0).round() / 32768.0
 }
 
 /// Endings of the sound files that folders and archives are searched for.

@@ -34,6 +34,7 @@ const CHECKS: &[Check] = &[
     model::conv_front,
     objective::network,
     objective::speech,
+    objective::units,
     objective::probabilities,
     objective::special_tokens,
     objective::labels,

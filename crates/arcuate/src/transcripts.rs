@@ -51,6 +51,7 @@ pub(crate) fn open_lists(
         max_seconds: None,
         // Each is heard once.
         decoded_cache_bytes: 0,
+        units: None,
     };
     let packing = PackingConfig::Document(document::Config::default());
     let data = DataConfig {
@@ -63,6 +64,7 @@ pub(crate) fn open_lists(
         max_frames: MAX_FRAMES,
         downsampling: network.architecture().downsampling().unwrap_or_default(),
         transcripts: false,
+        units: false,
     };
     Corpus::open_speech(&data, tokenizer.clone(), &options, progress)
 }
