@@ -205,6 +205,14 @@ impl DataConfig {
         texts.chain(speech.map(|(name, source)| (name.as_str(), source.weight))).collect()
     }
 
+    /// The `[data.speech]` table of a recipe that must have one.
+    pub(crate) fn recordings(&self) -> Result<&SpeechConfig> {
+        self.speech.as_ref().ok_or_else(|| {
+            let (key, message) = ("data.speech".to_owned(), "is missing".to_owned());
+            Error::Config { key, message, help: "add recordings".to_owned() }
+        })
+    }
+
     /// The first problem as an error, if any.
     pub(crate) fn refuse_impossible(&self) -> Result<()> {
         match self.check().into_iter().next() {

@@ -54,6 +54,10 @@ pub enum BadReason {
     Command,
     /// A member of an archive whose name leads out of it, or that is a link.
     UnsafeMember,
+    /// An utterance without units.
+    MissingUnits,
+    /// An utterance with more or fewer units than it is long.
+    WrongUnits,
 }
 
 impl fmt::Display for BadReason {
@@ -76,6 +80,8 @@ impl fmt::Display for BadReason {
             Self::UnknownCharacters => "unknown characters",
             Self::Command => "command in place of a file",
             Self::UnsafeMember => "unsafe member of an archive",
+            Self::MissingUnits => "no units",
+            Self::WrongUnits => "units of another length",
         })
     }
 }
@@ -362,9 +368,17 @@ pub enum Error {
         /// How many documents it has.
         documents: u64,
     },
-    /// Rows that cannot be clustered, or a file that holds no units.
+    /// Rows that cannot be clustered.
     #[error("cannot make units: {0}")]
     Units(String),
+    /// A folder of units that cannot be used.
+    #[error("`{place}` {detail}")]
+    UnitsFile {
+        /// The file or folder, with a line where it is about one.
+        place: String,
+        /// What is wrong, and the remedy.
+        detail: String,
+    },
     /// The caller asked to stop.
     #[error("preparing the data was interrupted; run the same command again")]
     Interrupted,

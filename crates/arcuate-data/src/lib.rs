@@ -32,6 +32,7 @@ mod summary;
 mod text_corpus;
 mod texts;
 pub mod transform;
+pub mod units;
 mod words;
 
 #[cfg(test)]

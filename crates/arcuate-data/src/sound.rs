@@ -48,6 +48,8 @@ pub struct RowSound {
     pub num_features: usize,
     /// Frames that the network makes of them.
     pub num_frames: usize,
+    /// What kind of sound each frame is, by clustering; negative: not known; empty: nowhere known.
+    pub units: Vec<i32>,
 }
 
 impl RowSound {
@@ -56,10 +58,17 @@ impl RowSound {
         self.values.len() / self.num_features.max(1)
     }
 
-    /// A stretch of it: so many steps from `start` on.
+    /// A stretch of it: so many steps from `start` on, which is moved back to the start of a frame where frames have units.
     pub(crate) fn stretch(&self, start: usize, num_steps: usize, downsampling: &Downsampling) -> Self {
+        let num_frames = downsampling.num_frames(num_steps);
+        let (mut start, mut units) = (start, Vec::new());
+        if !self.units.is_empty() {
+            let first = start / downsampling.hop().max(1);
+            start = first * downsampling.hop();
+            units = self.units[first..first + num_frames].to_vec();
+        }
         let values = self.values[start * self.num_features..(start + num_steps) * self.num_features].into();
-        Self { values, num_frames: downsampling.num_frames(num_steps), ..*self }
+        Self { values, num_features: self.num_features, num_frames, units }
     }
 }
 
@@ -116,7 +125,26 @@ impl Sound {
         }
         let frames: Vec<usize> = sounds.iter().map(|sound| sound.num_frames).collect();
         let num_frames = frames.iter().copied().max().unwrap_or(0);
-        Some(Self::new(values, num_steps, num_features, lengths, num_frames, frames))
+        let mut units = Vec::new();
+        if sounds.iter().any(|sound| !sound.units.is_empty()) {
+            units.resize(rows.len() * num_frames, -1);
+            for (row, sound) in sounds.iter().enumerate() {
+                units[row * num_frames..][..sound.units.len()].copy_from_slice(&sound.units);
+            }
+        }
+        Some(Self { units, ..Self::new(values, num_steps, num_features, lengths, num_frames, frames) })
+    }
+
+    /// Steps of rows `[S, F]`, padded with zeros, of which nothing is hidden.
+    pub fn of_steps(rows: &[&[f32]], num_features: usize, downsampling: &Downsampling) -> Self {
+        let lengths: Vec<usize> = rows.iter().map(|row| row.len() / num_features.max(1)).collect();
+        let num_steps = lengths.iter().copied().max().unwrap_or(0);
+        let mut values = vec![0.0; rows.len() * num_steps * num_features];
+        for (at, row) in rows.iter().enumerate() {
+            values[at * num_steps * num_features..][..row.len()].copy_from_slice(row);
+        }
+        let frames = lengths.iter().map(|len| downsampling.num_frames(*len)).collect();
+        Self::new(values, num_steps, num_features, lengths, downsampling.num_frames(num_steps), frames)
     }
 
     /// Sounds of which nothing is hidden.
@@ -177,13 +205,45 @@ mod tests {
     #[test]
     fn rows_are_padded_with_silence() {
         let row = |values: &[f32], num_frames| {
-            let sound = Some(RowSound { values: values.into(), num_features: 1, num_frames });
+            let sound = Some(RowSound { values: values.into(), num_features: 1, num_frames, units: Vec::new() });
             Row { sound, ..Row::empty(0, 1) }
         };
         let sound = Sound::of_rows(&[row(&[1.0, 2.0, 3.0], 2), row(&[4.0], 1)]).expect("all rows have one");
         assert_eq!((sound.num_rows(), sound.num_steps, sound.num_frames), (2, 3, 2));
         assert_eq!(sound.values, [1.0, 2.0, 3.0, 4.0, 0.0, 0.0]);
-        assert_eq!((sound.lengths, sound.frames), (vec![3, 1], vec![2, 1]));
+        assert_eq!((&sound.lengths, &sound.frames), (&vec![3, 1], &vec![2, 1]));
+        assert!(sound.units.is_empty());
         assert!(Sound::of_rows(&[row(&[1.0], 1), Row::empty(0, 2)]).is_none());
+    }
+
+    #[test]
+    fn steps_are_padded_and_their_frames_counted() {
+        let layers = Downsampling { layers: vec![(2, 2)] };
+        let sound = Sound::of_steps(&[&[1.0, 2.0], &[3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 1.0]], 2, &layers);
+        assert_eq!((sound.num_rows(), sound.num_steps, sound.num_features, sound.num_frames), (2, 4, 2, 2));
+        assert_eq!((&sound.lengths, &sound.frames), (&vec![1, 4], &vec![0, 2]));
+        assert_eq!(sound.values[..9], [1.0, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 3.0]);
+    }
+
+    #[test]
+    fn a_stretch_keeps_frames_and_units_together() {
+        let layers = Downsampling { layers: vec![(3, 2)] };
+        let values: Vec<f32> = (0..9).map(|step| step as f32).collect();
+        let sound = RowSound { values: values.into(), num_features: 1, num_frames: 4, units: vec![10, 11, 12, 13] };
+        let found = sound.stretch(5, 4, &layers);
+        assert_eq!((&*found.values, found.num_frames, &found.units), ([4.0, 5.0, 6.0, 7.0].as_slice(), 1, &vec![12]));
+        let free = RowSound { units: Vec::new(), ..sound }.stretch(5, 4, &layers);
+        assert_eq!((&*free.values, free.units.len()), ([5.0, 6.0, 7.0, 8.0].as_slice(), 0));
+    }
+
+    #[test]
+    fn frames_of_padding_have_no_unit() {
+        let row = |num_frames: usize, units: &[i32]| {
+            let values = vec![0.5; num_frames].into();
+            let sound = Some(RowSound { values, num_features: 1, num_frames, units: units.to_vec() });
+            Row { sound, ..Row::empty(0, 1) }
+        };
+        let sound = Sound::of_rows(&[row(2, &[4, -1]), row(3, &[5, 6, 7]), row(1, &[])]).expect("all rows have one");
+        assert_eq!(sound.units, [4, -1, -1, 5, 6, 7, -1, -1, -1]);
     }
 }

@@ -14,6 +14,7 @@ mod lines;
 mod list;
 pub mod nemo;
 pub mod parquet;
+mod recordings;
 pub mod scan;
 mod tar;
 pub mod webdataset;
@@ -25,6 +26,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use audio::Limits;
+pub(crate) use audio::tolerance;
+pub use recordings::Recordings;
 
 use crate::config::ConfigProblem;
 use crate::error::{BadItem, BadReason, Error, Result};
@@ -93,6 +96,10 @@ pub struct SpeechConfig {
     /// Changes of the training recordings that keep their words. Left out: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub augment: Option<augment::Config>,
+    /// Folder with a unit for each frame of every utterance, which `arcuate data units` makes; `[objective.masked_prediction]`
+    /// predicts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub units: Option<PathBuf>,
 }
 
 fn default_sample_rate_hz() -> u32 {
@@ -112,6 +119,14 @@ impl SpeechConfig {
         };
         if self.source.is_empty() {
             report("source", "names no source".to_owned(), "add a `[data.speech.source.NAME]` table with a `format`");
+        }
+        if self.units.is_some() && self.filter_banks.is_some() {
+            let message = "cannot be used with `filter_banks`: units belong to frames of samples".to_owned();
+            report("units", message, "remove one of them");
+        }
+        if self.units.is_some() && self.augment.as_ref().is_some_and(|augment| !augment.speed.is_empty()) {
+            let message = "cannot be used with `units`, which belong to the recordings as they are".to_owned();
+            report("augment.speed", message, "remove it");
         }
         if let Some(exponent) = self.hours_exponent
             && !(0.0..=1.0).contains(&exponent)
@@ -148,7 +163,12 @@ impl SpeechConfig {
         Hearing { sample_rate_hz, normalise, filter_banks }
     }
 
-    /// What of this table changes rows.
+    /// Whether an utterance of this length is left out.
+    pub(crate) fn leaves_out(&self, seconds: f64) -> bool {
+        seconds < self.min_seconds || self.max_seconds.is_some_and(|most| seconds > most)
+    }
+
+    /// What of this table changes rows, but for the content of other files.
     pub(crate) fn key(&self) -> String {
         let Self {
             source: _,
@@ -159,8 +179,8 @@ impl SpeechConfig {
             min_seconds,
             max_seconds,
             decoded_cache_bytes: _,
-            // Its sounds have a say in this too.
             augment: _,
+            units: _,
         } = self;
         let banks = filter_banks.map_or_else(String::new, |banks| format!(" {banks:?}"));
         format!("{sample_rate_hz} {normalise} {min_seconds} {max_seconds:?}{banks}")
@@ -409,6 +429,16 @@ impl Utterances {
         &self.skipped
     }
 
+    /// How many were skipped, by reason.
+    pub(crate) fn num_skipped(&self) -> BTreeMap<BadReason, u64> {
+        self.skipped.iter().map(|(reason, skipped)| (*reason, skipped.count)).collect()
+    }
+
+    /// One of those that were skipped.
+    pub(crate) fn first_skipped(&self) -> Option<&BadItem> {
+        self.skipped.values().flat_map(|skipped| skipped.first.first()).next()
+    }
+
     /// Changes with ids, transcripts, languages, speakers, seconds and sizes of files; not with times or the place of the folder.
     pub fn content_hash(&self) -> &str {
         &self.content_hash
@@ -418,6 +448,11 @@ impl Utterances {
     pub fn memory_bytes(&self) -> usize {
         self.list.memory_bytes()
     }
+}
+
+/// A sample rounded to 16 bits, so that it is the same however it was decoded.
+pub(crate) fn to_16_bits(sample: f32) -> f32 {
+    (sample * 32768.0).round() / 32768.0
 }
 
 /// Endings of the sound files that folders and archives are searched for.

@@ -21,9 +21,10 @@ use crate::rows::{Draw, Rows, SourceRows};
 use crate::sampler::MicrobatchLimits;
 use crate::sound::{Downsampling, RowSound};
 use crate::speech::augment::Augmenter;
-use crate::speech::{Limits, SpeechConfig, SpeechSourceConfig, Utterance, Utterances};
+use crate::speech::{Limits, SpeechConfig, SpeechSourceConfig, Utterance, Utterances, to_16_bits, tolerance};
 use crate::split::{Split, id_hash};
 use crate::summary::SourceSummary;
+use crate::units::Units;
 
 const SOURCE_SHIFT: u32 = 44;
 
@@ -38,6 +39,15 @@ pub struct SpeechOptions {
     pub transcripts: bool,
     /// True where padding changes what the network hears: training rows that are heard together are cut to the shortest of them.
     pub equal_lengths: bool,
+    /// True when every frame needs its unit.
+    pub units: bool,
+}
+
+impl SpeechOptions {
+    /// From one frame of the network to the next.
+    fn hop_seconds(&self, sample_rate_hz: u32) -> f64 {
+        self.downsampling.hop() as f64 / f64::from(sample_rate_hz)
+    }
 }
 
 /// The utterances of all sources as rows. Cheap to clone.
@@ -79,6 +89,7 @@ struct Inner {
     encoder: Box<dyn Encoder + Send>,
     fingerprint: String,
     limits: Limits,
+    units: Option<Units>,
     decoded: Mutex<Decoded>,
     bad: Mutex<Skipped>,
 }
@@ -121,10 +132,8 @@ impl SpeechCorpus {
         progress: &Progress<'_>,
     ) -> Result<Self> {
         config.refuse_impossible()?;
-        let Some(speech) = &config.speech else {
-            let (key, message) = ("data.speech".to_owned(), "is missing".to_owned());
-            return Err(Error::Config { key, message, help: "add recordings".to_owned() });
-        };
+        let speech = config.recordings()?;
+        let units = if options.units { Some(open_units(speech, options, progress)?) } else { None };
         let limits = Limits::default();
         let augmenter = &speech.augment;
         let augmenter =
@@ -137,7 +146,8 @@ impl SpeechCorpus {
             hasher.update(format!("{name:?} {}\n", list.content_hash()).as_bytes());
             let looked: Vec<Looked> = {
                 let num = list.len();
-                let look = |index: usize| look(&list.get(index), config, speech, options, encoder.as_ref());
+                let units = units.as_ref().map(|units| (units, name.as_str()));
+                let look = |index: usize| look(&list.get(index), config, options, encoder.as_ref(), units);
                 let chunk = |start: usize| -> Result<Vec<Looked>> {
                     progress.report(Stage::Scan, start as u64, num as u64)?;
                     (start..num.min(start + CHUNK)).into_par_iter().map(look).collect()
@@ -145,10 +155,8 @@ impl SpeechCorpus {
                 let chunks: Vec<Vec<Looked>> = (0..num).step_by(CHUNK).map(chunk).collect::<Result<_>>()?;
                 chunks.into_iter().flatten().collect()
             };
-            let mut bad_items: BTreeMap<BadReason, u64> =
-                list.skipped().iter().map(|(reason, skipped)| (*reason, skipped.count)).collect();
-            let first = list.skipped().values().flat_map(|skipped| skipped.first.first()).next();
-            items.merge(&bad_items, first)?;
+            let mut bad_items = list.num_skipped();
+            items.merge(&bad_items, list.first_skipped())?;
             let (mut train, mut held_out) = (Side::default(), Side::default());
             let mut num_left_out = 0;
             for (index, looked) in looked.iter().enumerate() {
@@ -174,11 +182,12 @@ impl SpeechCorpus {
             sources.push(Source { config, list, train, held_out, frames, most_frames, num_left_out, bad_items });
         }
         let rest = format!(
-            "{:x} {:?} {} {}",
+            "{:x} {:?} {} {} {}",
             config.held_out_fraction.to_bits(),
             options,
             if options.transcripts { encoder.hash() } else { String::new() },
-            speech.key()
+            speech.key(),
+            units.as_ref().map_or("", Units::content_hash)
         );
         hasher.update(rest.as_bytes());
         hasher.update(augmenter.as_ref().map_or("", |own| own.hash.as_str()).as_bytes());
@@ -204,6 +213,7 @@ impl SpeechCorpus {
             encoder,
             fingerprint: hasher.finalize().to_hex()[..32].to_owned(),
             limits,
+            units,
             decoded: Mutex::default(),
             bad: Mutex::new(Skipped { items, seen: Default::default(), num_train_left }),
         };
@@ -343,14 +353,58 @@ enum Speed {
 /// Utterances that are looked at together when a source is opened.
 const CHUNK: usize = 4096;
 
-/// Whether an utterance can be used, and what it takes.
+/// The units of a recipe, which must come often enough for the network.
+fn open_units(speech: &SpeechConfig, options: &SpeechOptions, progress: &Progress<'_>) -> Result<Units> {
+    let Some(dir) = &speech.units else {
+        let (key, message) = ("data.speech.units".to_owned(), "is missing".to_owned());
+        return Err(Error::Config { key, message, help: "name the folder that `arcuate data units` made".to_owned() });
+    };
+    let units = Units::open(dir, progress)?;
+    match units.about().misfit(options.hop_seconds(speech.sample_rate_hz)) {
+        None => Ok(units),
+        Some(detail) => {
+            let place = dir.display().to_string();
+            Err(Error::UnitsFile { place, detail: format!("does not fit the network: {detail}") })
+        }
+    }
+}
+
+/// What is wrong with the units of an utterance of this length, which may be off by `tolerance`.
+fn units_problem(
+    utterance: &Utterance,
+    (units, source): (&Units, &str),
+    seconds: f64,
+    tolerance: f64,
+) -> Option<BadItem> {
+    let item = |reason, detail| Some(BadItem { reason, place: utterance.place.clone(), detail });
+    let file = units.path().display();
+    let Some((num_units, line)) = units.find(source, &utterance.id) else {
+        let id = &utterance.id;
+        let detail = format!(
+            "has no units: `{file}` has no line of the source `{source}` with the id `{id}`; make the units again"
+        );
+        return item(BadReason::MissingUnits, detail);
+    };
+    if units.about().fits(num_units, seconds, tolerance) {
+        return None;
+    }
+    let expected = units.about().num_frames(seconds);
+    let detail = format!(
+        "is {seconds:.2} seconds long, which is about {expected} units, but `{file}:{line}` has {num_units}; make the units \
+         again from these recordings"
+    );
+    item(BadReason::WrongUnits, detail)
+}
+
+/// Whether an utterance can be used, and what it takes. With units comes the name of the source.
 fn look(
     utterance: &Utterance,
     config: &DataConfig,
-    speech: &SpeechConfig,
     options: &SpeechOptions,
     encoder: &dyn Encoder,
+    units: Option<(&Units, &str)>,
 ) -> Result<Looked> {
+    let speech = config.recordings()?;
     let num_samples = (utterance.seconds * f64::from(speech.sample_rate_hz)).round() as usize;
     let hearing = speech.hearing();
     let frames_of = |num_samples| options.downsampling.num_frames(hearing.num_steps(num_samples));
@@ -359,8 +413,7 @@ fn look(
     // A speed at which it does not fit is not taken, and without transcripts it is cut.
     let most_frames = frames_of(speed_len(num_samples, slowest)).min(options.max_frames);
     let side = Split::of_hash(id_hash(&utterance.group), config.held_out_fraction);
-    let is_left_out =
-        utterance.seconds < speech.min_seconds || speech.max_seconds.is_some_and(|m| utterance.seconds > m);
+    let is_left_out = speech.leaves_out(utterance.seconds);
     let bytes = utterance.transcript.as_ref().map_or(0, String::len) as u64;
     let mut bad = None;
     if !is_left_out {
@@ -390,6 +443,12 @@ fn look(
             };
         } else {
             frames = frames.min(options.max_frames);
+        }
+        if bad.is_none()
+            && let Some(units) = units
+        {
+            let room = tolerance(utterance.seconds) + 2.0 * options.hop_seconds(speech.sample_rate_hz);
+            bad = units_problem(utterance, units, utterance.seconds, room);
         }
     }
     Ok(Looked { frames: frames as u32, most_frames: most_frames as u32, bytes, is_left_out, bad, side })
@@ -540,8 +599,13 @@ impl Inner {
             }
         };
         let downsampling = &self.options.downsampling;
-        let mut sound = RowSound { values: values.into(), num_features: self.hearing.num_features(), num_frames: 0 };
-        sound.num_frames = downsampling.num_frames(sound.num_steps());
+        let num_features = self.hearing.num_features();
+        let num_frames = downsampling.num_frames(values.len() / num_features.max(1));
+        let units = match &self.units {
+            Some(units) => self.units(units, draw.source, &utterance, samples.len(), num_frames)?,
+            None => Vec::new(),
+        };
+        let mut sound = RowSound { values: values.into(), num_features, num_frames, units };
         let most = downsampling.num_steps(self.options.max_frames);
         if !self.options.transcripts && sound.num_steps() > most {
             // Another stretch in each epoch, the first one where nothing is varied.
@@ -568,6 +632,26 @@ impl Inner {
         })
     }
 
+    /// The units of all frames of an utterance.
+    fn units(
+        &self,
+        units: &Units,
+        source: usize,
+        utterance: &Utterance,
+        num_samples: usize,
+        num_frames: usize,
+    ) -> Result<Vec<i32>> {
+        let name = self.rows[source].name.as_str();
+        let (downsampling, rate) = (&self.options.downsampling, f64::from(self.config.sample_rate_hz));
+        let hop = self.options.hop_seconds(self.config.sample_rate_hz);
+        if let Some(item) = units_problem(utterance, (units, name), num_samples as f64 / rate, 2.0 * hop) {
+            return Err(Error::BadItem(item));
+        }
+        let first = 0.5 * downsampling.num_steps(1) as f64 / rate;
+        let whole = units.read(name, &utterance.id)?.unwrap_or_default();
+        Ok(units.about().at(&whole, first, hop, num_frames))
+    }
+
     /// The samples of an utterance, rounded to 16 bits: decoded, or as decoded before.
     fn samples(&self, source: usize, index: u32) -> Result<Arc<[f32]>> {
         let lock = || self.decoded.lock().unwrap_or_else(PoisonError::into_inner);
@@ -576,7 +660,7 @@ impl Inner {
         }
         let list = &self.sources[source].list;
         let samples = list.load(index as usize, self.config.sample_rate_hz, &self.limits)?;
-        let samples: Arc<[f32]> = samples.into_iter().map(|x| (x * 32768.0).round() / 32768.0).collect();
+        let samples: Arc<[f32]> = samples.into_iter().map(to_16_bits).collect();
         let bytes = (samples.len() * size_of::<f32>()) as u64;
         let mut decoded = lock();
         if decoded.bytes + bytes <= self.config.decoded_cache_bytes

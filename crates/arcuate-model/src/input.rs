@@ -84,6 +84,23 @@ impl Input {
         })
     }
 
+    /// Sound without tokens.
+    pub fn of_sound(sound: Sound) -> Self {
+        Self {
+            num_rows: sound.num_rows(),
+            seq_len: 0,
+            positions: [].into(),
+            token_types: [].into(),
+            may_attend: [].into(),
+            ids: [].into(),
+            sound: Some(Arc::new(sound)),
+            row_keys: [].into(),
+            dropout: None,
+            recompute: false,
+            seen: None,
+        }
+    }
+
     /// New tokens behind the `past` tokens of each row, filled on the right to equal length with tokens that see nothing.
     ///
     /// Positions and ranges are those of the whole rows, with no token seeing a later one.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use arcuate_data::units::About;
 use arcuate_data::{Corpus, CorpusOptions, Framing, Progress, SoftToken, SpeechOptions, Split, Texts};
 use arcuate_model::{Adoption, Architecture, Head, ModelConfig, Network, TokenIds, common_tokens};
 use arcuate_objective::{Objective, ObjectiveConfig, Vocabulary, distillation};
@@ -76,8 +77,11 @@ pub fn corpus(recipe: &Recipe, tokenizer: &Tokenizer, progress: &Progress<'_>) -
             max_frames: recipe.batch.max_seq_len,
             downsampling: network.downsampling().unwrap_or_default(),
             transcripts: matches!(recipe.objective, ObjectiveConfig::Ctc(_)),
-            equal_lengths: matches!(recipe.objective, ObjectiveConfig::Contrastive(_))
-                && arcuate_eval::hears_padding(&network),
+            equal_lengths: matches!(
+                recipe.objective,
+                ObjectiveConfig::Contrastive(_) | ObjectiveConfig::MaskedPrediction(_)
+            ) && arcuate_eval::hears_padding(&network),
+            units: matches!(recipe.objective, ObjectiveConfig::MaskedPrediction(_)),
         };
         return Ok(Corpus::open_speech(&recipe.data, tokenizer.clone(), &options, progress)?);
     }
@@ -145,7 +149,16 @@ pub fn objective(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Box<dyn Objec
     Ok(recipe.objective.build(&vocabulary)?)
 }
 
-/// The architecture of a recipe: what its keys, the tokenizer and the labels fix together.
+/// Rows of the last map: units of the recordings where these are predicted, otherwise tokens.
+fn head_size(recipe: &Recipe, vocab_size: usize) -> Result<usize> {
+    let units = recipe.data.speech.as_ref().and_then(|speech| speech.units.as_ref());
+    match (&recipe.objective, units) {
+        (ObjectiveConfig::MaskedPrediction(_), Some(dir)) => Ok(About::read(dir)?.num_units),
+        _ => Ok(vocab_size),
+    }
+}
+
+/// The architecture of a recipe: what its keys, the tokenizer, the units and the labels fix together.
 pub fn architecture(recipe: &Recipe, vocab_size: usize, labels: &[String]) -> Result<Architecture> {
     let head = match &recipe.objective {
         ObjectiveConfig::Distillation(distillation::Config { masked_lm: Some(_), .. }) => {
@@ -160,7 +173,7 @@ pub fn architecture(recipe: &Recipe, vocab_size: usize, labels: &[String]) -> Re
         | ObjectiveConfig::NextToken(_)
         | ObjectiveConfig::Prompt(_) => Head::Tokens,
     };
-    Ok(Architecture::new(&recipe.model, vocab_size, head)?)
+    Ok(Architecture::new(&recipe.model, head_size(recipe, vocab_size)?, head)?)
 }
 
 /// A fresh network, or one that starts from the weights of another checkpoint.
@@ -182,6 +195,10 @@ pub fn network(
                 let tokens = |tokenizer: &Tokenizer| -> Vec<String> {
                     (0..tokenizer.vocab_size() as u32).map(|id| tokenizer.id_to_token(id).unwrap_or_default()).collect()
                 };
+                // A network that knows no text has a head over units, if any.
+                let has_text =
+                    |tokenizer: &Tokenizer| (0..tokenizer.vocab_size() as u32).any(|id| !tokenizer.is_special(id));
+                let theirs = theirs.filter(|theirs| has_text(theirs) && has_text(tokenizer));
                 let common = theirs.as_ref().map(|theirs| common_tokens(&tokens(tokenizer), &tokens(theirs)));
                 let vocabulary = arcuate_model::Vocabulary::Other(common.as_deref().unwrap_or_default());
                 let (network, adoption) = arcuate_model::start_from(network, dir, vocabulary)?;

@@ -35,6 +35,7 @@ const CHECKS: &[Check] = &[
     objective::network,
     objective::speech,
     objective::hearing,
+    objective::units,
     objective::probabilities,
     objective::special_tokens,
     objective::labels,

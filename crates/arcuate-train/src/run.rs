@@ -264,7 +264,8 @@ pub fn forward_backward(
         Ok(objective.loss(batch, output))
     })?;
     let sum = f64::from(loss.sum.clone().into_scalar::<f32>());
-    if loss.count > 0.0 && sum.is_finite() {
+    // A loss that no trained parameter has a part in has no gradients.
+    if loss.count > 0.0 && sum.is_finite() && loss.sum.is_tracked() {
         network.visit(&mut Collect { from: loss.sum.backward(), into: grads });
     }
     Ok(Passed { sum, count: loss.count, terms: loss.terms })

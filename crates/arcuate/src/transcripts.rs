@@ -56,6 +56,7 @@ pub(crate) fn open_lists(
         // Each is heard once.
         decoded_cache_bytes: 0,
         augment: None,
+        units: None,
     };
     let packing = PackingConfig::Document(document::Config::default());
     let data = DataConfig {
@@ -69,6 +70,7 @@ pub(crate) fn open_lists(
         downsampling: network.architecture().downsampling().unwrap_or_default(),
         transcripts: false,
         equal_lengths: false,
+        units: false,
     };
     Corpus::open_speech(&data, tokenizer.clone(), &options, progress)
 }

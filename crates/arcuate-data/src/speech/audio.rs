@@ -124,7 +124,7 @@ pub(super) fn check_seconds(utterance: &Utterance, seconds: f64) -> Result<()> {
 }
 
 /// Seconds by which a list may be wrong: encoders pad, and lists round.
-fn tolerance(listed: f64) -> f64 {
+pub(crate) fn tolerance(listed: f64) -> f64 {
     0.25 + 0.02 * listed
 }
 

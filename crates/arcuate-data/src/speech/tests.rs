@@ -5,6 +5,7 @@ pub(crate) mod fixtures;
 mod formats;
 mod refusals;
 mod sounds;
+mod units;
 
 use super::*;
 use crate::testing::Folder;

@@ -39,7 +39,7 @@ fn folder() -> Folder {
 }
 
 fn options(downsampling: Downsampling, transcripts: bool) -> SpeechOptions {
-    SpeechOptions { max_frames: 10_000, downsampling, transcripts, equal_lengths: false }
+    SpeechOptions { max_frames: 10_000, downsampling, transcripts, equal_lengths: false, units: false }
 }
 
 /// Two convolutions with a frame every ten samples.

@@ -9,17 +9,10 @@
 //! Lloyd 1982; Arthur and Vassilvitskii 2007; Sculley 2010 (batches); Hsu et al. 2021 (HuBERT: units of speech)
 // N rows, D features, K units
 
-use std::path::Path;
-
 use arcuate_ops::rng::Stream;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
-
-/// Larger files are no centroids: 10,000 units of 4,096 features take less.
-const MAX_BYTES: u64 = 1 << 30;
-const FORMAT: u32 = 1;
 
 /// How units are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,15 +33,6 @@ pub struct KMeans {
     num_features: usize,
     /// `[K, D]`
     centroids: Vec<f32>,
-}
-
-/// The layout of the file.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    format: u32,
-    num_features: usize,
-    units: Vec<Vec<f32>>,
 }
 
 fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
@@ -101,6 +85,25 @@ impl KMeans {
             units.batch_round(&batch(round, size), &mut counts);
         }
         Ok(units)
+    }
+
+    /// Units with the centroids `[K, D]`.
+    ///
+    /// # Errors
+    /// When these are no rows of finite numbers.
+    pub fn of_centroids(centroids: Vec<f32>, num_features: usize) -> Result<Self> {
+        if num_features == 0 || centroids.is_empty() || !centroids.len().is_multiple_of(num_features) {
+            return Err(Error::Units(format!("{} numbers are no rows of {num_features} features", centroids.len())));
+        }
+        if let Some(place) = centroids.iter().position(|x| !x.is_finite()) {
+            return Err(Error::Units(format!("unit {} has the number {}", place / num_features, centroids[place])));
+        }
+        Ok(Self { num_features, centroids })
+    }
+
+    /// Centroids `[K, D]`.
+    pub fn centroids(&self) -> &[f32] {
+        &self.centroids
     }
 
     /// K.
@@ -191,39 +194,6 @@ impl KMeans {
         for (unit, row) in empty.iter().zip(order) {
             self.centroids[unit * d..(unit + 1) * d].copy_from_slice(&rows[row * d..(row + 1) * d]);
         }
-    }
-
-    /// Writes the centroids as JSON.
-    pub fn save(&self, path: &Path) -> Result<()> {
-        let units = self.centroids.chunks_exact(self.num_features).map(<[f32]>::to_vec).collect();
-        let file = File { format: FORMAT, num_features: self.num_features, units };
-        let failed = |source| Error::io("write", path, source);
-        let text = serde_json::to_string(&file).map_err(|error| failed(error.into()))?;
-        std::fs::write(path, text).map_err(failed)
-    }
-
-    /// Reads what [`Self::save`] wrote.
-    ///
-    /// # Errors
-    /// When the file cannot be read or is not one of centroids.
-    pub fn load(path: &Path) -> Result<Self> {
-        let failed = |source| Error::read(path, source);
-        let wrong = |what: String| Error::Units(format!("`{}` {what}; make the units again", path.display()));
-        let bytes = std::fs::metadata(path).map_err(failed)?.len();
-        if bytes > MAX_BYTES {
-            return Err(wrong(format!("has {bytes} bytes, more than centroids take")));
-        }
-        let text = std::fs::read_to_string(path).map_err(failed)?;
-        let file: File =
-            serde_json::from_str(&text).map_err(|error| wrong(format!("is no file of units ({error})")))?;
-        if file.format > FORMAT {
-            return Err(wrong(format!("has format {}, and this version reads up to {FORMAT}", file.format)));
-        }
-        let is_sound = |unit: &Vec<f32>| unit.len() == file.num_features && unit.iter().all(|x| x.is_finite());
-        if file.num_features == 0 || file.units.is_empty() || !file.units.iter().all(is_sound) {
-            return Err(wrong(format!("has a unit that is not {} finite numbers", file.num_features)));
-        }
-        Ok(Self { num_features: file.num_features, centroids: file.units.concat() })
     }
 }
 
@@ -347,24 +317,12 @@ mod tests {
     }
 
     #[test]
-    fn units_read_back_as_they_were_written_and_broken_files_are_named() {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let path = dir.path().join("units.json");
+    fn centroids_make_the_same_units_again() {
         let units = KMeans::fit(&corners(50), 2, &KMeansOptions { num_units: 40, ..OPTIONS }).expect("sound");
-        units.save(&path).expect("writable");
-        assert_eq!(KMeans::load(&path).expect("readable"), units);
+        assert_eq!(KMeans::of_centroids(units.centroids().to_vec(), 2).expect("sound"), units);
         assert_eq!((units.num_units(), units.num_features()), (40, 2));
-        for (text, what) in [
-            ("", "is no file of units"),
-            (r#"{"format": 9, "num_features": 1, "units": [[1]]}"#, "has format 9"),
-            (r#"{"format": 1, "num_features": 2, "units": [[1, 2], [3]]}"#, "not 2 finite numbers"),
-            (r#"{"format": 1, "num_features": 2, "units": []}"#, "not 2 finite numbers"),
-            (r#"{"format": 1, "num_features": 1, "units": [[1e300]]}"#, "not 1 finite numbers"),
-        ] {
-            std::fs::write(&path, text).expect("writable");
-            let error = KMeans::load(&path).expect_err(text).to_string();
-            assert!(error.contains(what), "{error}");
+        for (centroids, num_features) in [(vec![], 2), (vec![1.0; 5], 2), (vec![1.0; 4], 0), (vec![1.0, f32::NAN], 1)] {
+            assert!(KMeans::of_centroids(centroids, num_features).is_err());
         }
-        assert!(matches!(KMeans::load(&dir.path().join("none")), Err(Error::Io { .. })));
     }
 }

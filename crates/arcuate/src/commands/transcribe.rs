@@ -28,6 +28,7 @@ use crate::{device, exit, terminal};
 use chunks::Cutting;
 use output::Job;
 use recogniser::Recogniser;
+pub(super) use recogniser::batches;
 use source::Source;
 use work::{Heard, News, Text, Work};
 

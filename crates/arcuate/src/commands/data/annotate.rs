@@ -174,7 +174,7 @@ fn keep(path: &Path, chosen: &[usize]) -> anyhow::Result<()> {
 }
 
 /// The BLAKE3 hash of the files that hold the weights.
-fn scorer(model: &Path) -> anyhow::Result<String> {
+pub(super) fn scorer(model: &Path) -> anyhow::Result<String> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(model)?.flatten().map(|entry| entry.path()).collect();
     files.retain(|path| {
         path.file_name()

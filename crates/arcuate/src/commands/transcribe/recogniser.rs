@@ -107,18 +107,9 @@ impl Recogniser {
     }
 
     fn forward(&self, rows: &[&[f32]]) -> anyhow::Result<Vec<Vec<f32>>> {
-        let num_features = self.hearing.num_features();
-        let lengths: Vec<usize> = rows.iter().map(|row| row.len() / num_features).collect();
-        let num_steps = lengths.iter().copied().max().unwrap_or(0);
-        let mut values = vec![0.0; rows.len() * num_steps * num_features];
-        for (row, own) in values.chunks_exact_mut(num_steps * num_features).zip(rows) {
-            row[..own.len()].copy_from_slice(own);
-        }
-        let frames: Vec<usize> = lengths.iter().map(|len| self.downsampling.num_frames(*len)).collect();
-        let num_frames = self.downsampling.num_frames(num_steps);
-        let sound = Sound::new(values, num_steps, num_features, lengths, num_frames, frames.clone());
-        let input = Input::from_rows(rows.len(), 0, Vec::new(), &[]).expect("rows without tokens");
-        let input = Input { sound: Some(Arc::new(sound)), ..input };
+        let sound = Sound::of_steps(rows, self.hearing.num_features(), &self.downsampling);
+        let (frames, num_frames) = (sound.frames.clone(), sound.num_frames);
+        let input = Input::of_sound(sound);
         let output = arcuate_ops::pool::within(|| self.network.forward(&input, &Wanted::All))?;
         let logits: Vec<f32> = output
             .logits()
@@ -135,7 +126,7 @@ impl Recogniser {
 }
 
 /// Places of chunks to be heard together: of similar length, at most so many samples with padding, but at least one.
-fn batches(lengths: &[usize], batch_samples: usize, must_be_equal: bool) -> Vec<Vec<usize>> {
+pub(crate) fn batches(lengths: &[usize], batch_samples: usize, must_be_equal: bool) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|at| std::cmp::Reverse(lengths[*at]));
     let mut batches: Vec<Vec<usize>> = Vec::new();
