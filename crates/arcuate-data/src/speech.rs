@@ -14,7 +14,7 @@ mod list;
 pub mod nemo;
 pub mod parquet;
 pub mod scan;
-mod tar;
+pub(crate) mod tar;
 pub mod webdataset;
 
 use std::collections::BTreeMap;
@@ -282,6 +282,19 @@ pub struct SkippedItems {
     pub first: Vec<BadItem>,
 }
 
+impl SkippedItems {
+    /// Bad items of one reason that are kept.
+    const MAX_FIRST: usize = 5;
+
+    /// Counts one more.
+    pub(crate) fn add(&mut self, item: &BadItem) {
+        self.count += 1;
+        if self.first.len() < Self::MAX_FIRST {
+            self.first.push(item.clone());
+        }
+    }
+}
+
 /// The utterances of a source.
 #[derive(Debug)]
 pub struct Utterances {
@@ -385,4 +398,4 @@ fn is_sound(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

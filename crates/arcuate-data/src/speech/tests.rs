@@ -1,7 +1,7 @@
 //! The readers of speech lists on good and bad data. Sounds are sine waves that each test writes.
 
 mod damage;
-mod fixtures;
+pub(crate) mod fixtures;
 mod formats;
 mod refusals;
 mod sounds;

@@ -8,22 +8,22 @@ use ::parquet::schema::parser::parse_message_type;
 
 use crate::testing::Folder;
 
-pub(super) const RATE: u32 = 16_000;
+pub(crate) const RATE: u32 = 16_000;
 
 impl Folder {
-    pub(super) fn at(&self, name: &str) -> String {
+    pub(crate) fn at(&self, name: &str) -> String {
         self.path().join(name).display().to_string()
     }
 }
 
 /// A tone of 440 Hz at a quarter of full scale.
-pub(super) fn sine(seconds: f64) -> Vec<i16> {
+pub(crate) fn sine(seconds: f64) -> Vec<i16> {
     let num = (seconds * f64::from(RATE)).round() as usize;
     (0..num).map(|at| (8192.0 * (at as f64 * 440.0 * std::f64::consts::TAU / f64::from(RATE)).sin()) as i16).collect()
 }
 
 /// A mono WAV file of 16 bits at 16 kHz.
-pub(super) fn wav(samples: &[i16]) -> Vec<u8> {
+pub(crate) fn wav(samples: &[i16]) -> Vec<u8> {
     let len = samples.len() as u32 * 2;
     let mut bytes = b"RIFF".to_vec();
     bytes.extend((36 + len).to_le_bytes());
@@ -37,7 +37,7 @@ pub(super) fn wav(samples: &[i16]) -> Vec<u8> {
 }
 
 /// A WAV file of 32-bit floats.
-pub(super) fn float_wav(samples: &[f32]) -> Vec<u8> {
+pub(crate) fn float_wav(samples: &[f32]) -> Vec<u8> {
     let len = samples.len() as u32 * 4;
     let mut bytes = b"RIFF".to_vec();
     bytes.extend((36 + len).to_le_bytes());
@@ -51,7 +51,7 @@ pub(super) fn float_wav(samples: &[f32]) -> Vec<u8> {
 }
 
 /// A header of ustar; `size` may lie.
-pub(super) fn tar_header(name: &str, kind: u8, size: u64) -> Vec<u8> {
+pub(crate) fn tar_header(name: &str, kind: u8, size: u64) -> Vec<u8> {
     let mut block = vec![0; 512];
     block[..name.len()].copy_from_slice(name.as_bytes());
     block[100..108].copy_from_slice(b"0000644\0");
@@ -65,7 +65,7 @@ pub(super) fn tar_header(name: &str, kind: u8, size: u64) -> Vec<u8> {
 }
 
 /// A member with its content.
-pub(super) fn tar_member(name: &str, content: &[u8]) -> Vec<u8> {
+pub(crate) fn tar_member(name: &str, content: &[u8]) -> Vec<u8> {
     let mut bytes = tar_header(name, b'0', content.len() as u64);
     bytes.extend_from_slice(content);
     bytes.resize(bytes.len().next_multiple_of(512), 0);
@@ -73,17 +73,17 @@ pub(super) fn tar_member(name: &str, content: &[u8]) -> Vec<u8> {
 }
 
 /// An archive with its end.
-pub(super) fn tar(members: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn tar(members: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = members.concat();
     bytes.resize(bytes.len() + 1024, 0);
     bytes
 }
 
 /// A row of a table: sound, its name, a text and seconds.
-pub(super) type TableRow<'a> = (Option<Vec<u8>>, &'a str, Option<&'a str>, f64);
+pub(crate) type TableRow<'a> = (Option<Vec<u8>>, &'a str, Option<&'a str>, f64);
 
 /// A table as the hub stores it, one row group for each slice.
-pub(super) fn table(groups: &[&[TableRow<'_>]]) -> Vec<u8> {
+pub(crate) fn table(groups: &[&[TableRow<'_>]]) -> Vec<u8> {
     let schema = "message schema {
         optional group audio { optional binary bytes; optional binary path (UTF8); }
         optional binary text (UTF8);
