@@ -2,6 +2,7 @@
 
 mod ci;
 mod crash_test;
+mod fuzz;
 pub mod generate;
 mod golden;
 mod peers;
@@ -33,6 +34,8 @@ commands! {
     Ci => ci,
     /// Kill a run at random moments, resume it, and compare it with an undisturbed one
     CrashTest => crash_test,
+    /// Try damaged input on every reader of files that come from elsewhere
+    Fuzz => fuzz,
     /// Write the schemas and reference pages that follow from the code
     Generate => generate,
     /// Run the shortened recipes and compare their losses with the stored ones

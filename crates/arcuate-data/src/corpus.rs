@@ -15,6 +15,7 @@ use crate::row::Row;
 use crate::rows::{Draw, Rows};
 use crate::sampler::{MicrobatchLimits, Sampler};
 use crate::speech::Utterance;
+use crate::speech::scan::SpeechScanReport;
 use crate::speech_corpus::{SpeechCorpus, SpeechOptions};
 use crate::split::Split;
 use crate::summary::SourceSummary;
@@ -94,6 +95,22 @@ impl Corpus {
         match &self.0 {
             Kind::Text(_) => Ok(None),
             Kind::Speech(corpus) => corpus.samples(key),
+        }
+    }
+
+    /// Looks through the used utterances of each source of speech, by name, and hears up to `max_heard` of each, chosen evenly; all
+    /// when left out. Errors in the data are findings, not errors. Of texts there is nothing.
+    ///
+    /// # Errors
+    /// When the caller asks to stop.
+    pub fn scan_speech(
+        &self,
+        max_heard: Option<usize>,
+        progress: &Progress<'_>,
+    ) -> Result<BTreeMap<String, SpeechScanReport>> {
+        match &self.0 {
+            Kind::Text(_) => Ok(BTreeMap::new()),
+            Kind::Speech(corpus) => corpus.scan(max_heard, progress),
         }
     }
 

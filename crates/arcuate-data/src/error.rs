@@ -356,6 +356,18 @@ pub enum Error {
         /// What to do.
         remedy: String,
     },
+    /// Files of the Hugging Face hub that cannot be had.
+    #[error("cannot fetch `{set}` from {url}: {said}; {remedy}")]
+    Hub {
+        /// The data set.
+        set: String,
+        /// Where it should be.
+        url: String,
+        /// What went wrong.
+        said: String,
+        /// What to do.
+        remedy: String,
+    },
     /// A package that holds other data than expected.
     #[error(
         "`{file}` of `{set}` ({documents} documents) differs from what this program knows: the package has another version or is damaged; fetch it again, or keep it with `--any-version`"

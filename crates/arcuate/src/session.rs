@@ -194,6 +194,7 @@ pub(crate) fn prepare(recipe: &Recipe, folder: Option<&Path>, quiet: bool) -> Re
             Stage::Tokenise => "tokenising",
             Stage::Pack => "packing",
             Stage::Scan => "scanning",
+            Stage::Download => "downloading",
         });
         bar.set_length(total);
         bar.set_position(done);

@@ -425,6 +425,25 @@ fn data_stats_names_the_place_of_what_is_wrong() {
 }
 
 #[test]
+fn data_fetch_lists_its_sets_and_refuses_what_is_none() {
+    let dir = folder();
+    let listed = succeeds(dir.path(), &["data", "fetch"]);
+    for name in ["fish-fillets", "librispeech-PART", "fleurs-CODE", "common-voice-CODE"] {
+        assert!(listed.contains(name), "{name}: {listed}");
+    }
+    let sets = json(dir.path(), &["data", "fetch", "--json"]);
+    assert_eq!(sets["families"][1]["repository"], "google/fleurs");
+    fails(dir.path(), &["data", "fetch", "librispeech-clean"], 2, "there is no data set `librispeech-clean`");
+    fails(dir.path(), &["data", "fetch", "wordnet", "--revision", "main"], 2, "`--revision` is about");
+    fails(
+        dir.path(),
+        &["data", "fetch", "fleurs-cs_cz", "--package", "x.deb"],
+        2,
+        "`--package` is a file of a package",
+    );
+}
+
+#[test]
 fn runs_are_listed_shown_and_compared() {
     let dir = folder();
     run_folder(dir.path(), "fast", "0.002", 3.0);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use super::{generate, golden};
+use super::{fuzz, generate, golden};
 use crate::workspace::{build_arcuate, cargo, run as run_command, shown};
 
 /// Flags of `cargo xtask ci`.
@@ -22,6 +22,7 @@ pub struct Args {
 enum Action {
     Run(Command),
     Build,
+    Fuzz,
     Generate,
     Golden,
 }
@@ -52,6 +53,7 @@ fn steps() -> Vec<Step> {
     let mut docs = cargo();
     docs.args(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings");
     steps.push(Step { name: "docs", is_fast: false, action: Action::Run(docs) });
+    steps.push(Step { name: "fuzz", is_fast: false, action: Action::Fuzz });
     steps.push(Step { name: "build", is_fast: false, action: Action::Build });
     steps.push(Step { name: "generate", is_fast: false, action: Action::Generate });
     steps.push(Step { name: "golden", is_fast: false, action: Action::Golden });
@@ -67,6 +69,7 @@ impl Step {
         match &self.action {
             Action::Run(command) => shown(command),
             Action::Build => "cargo build --release --package arcuate".to_owned(),
+            Action::Fuzz => "cargo xtask fuzz".to_owned(),
             Action::Generate => "cargo xtask generate --check".to_owned(),
             Action::Golden => "cargo xtask golden".to_owned(),
         }
@@ -76,6 +79,7 @@ impl Step {
         match &mut self.action {
             Action::Run(command) => run_command(command),
             Action::Build => build_arcuate().map(drop),
+            Action::Fuzz => fuzz::run(&fuzz::Args::default()),
             Action::Generate => generate::run(&generate::Args { check: true, ..Default::default() }),
             Action::Golden => golden::run(&golden::Args::default()),
         }

@@ -14,6 +14,7 @@ const RANKS: &[(&str, u32)] = &[
     ("arcuate-data", 1),
     ("arcuate-decode", 3),
     ("arcuate-eval", 4),
+    ("arcuate-fuzz", 2),
     ("arcuate-model", 2),
     ("arcuate-objective", 3),
     ("arcuate-ops", 0),

@@ -19,23 +19,23 @@ pub(super) use game_archive::amazon_queen;
 pub(super) use stamps::tux_paint;
 
 /// What a manifest says of one sound.
-struct Spoken<'a> {
+pub(super) struct Spoken<'a> {
     /// Path of the sound file below the folder of the set.
-    file: &'a str,
+    pub(super) file: &'a str,
     /// What is said; white space is made single blanks.
-    text: &'a str,
-    speaker: Option<&'a str>,
-    language: &'a str,
+    pub(super) text: &'a str,
+    pub(super) speaker: Option<&'a str>,
+    pub(super) language: &'a str,
 }
 
 /// A manifest and the sounds that it lists.
-struct Manifest<'a> {
+pub(super) struct Manifest<'a> {
     data: &'a Path,
     lines: Lines,
 }
 
 impl<'a> Manifest<'a> {
-    fn create(data: &'a Path, name: &str) -> Result<Self> {
+    pub(super) fn create(data: &'a Path, name: &str) -> Result<Self> {
         Ok(Self { data, lines: Lines::create(&data.join(name))? })
     }
 
@@ -63,7 +63,8 @@ impl<'a> Manifest<'a> {
         Ok(to)
     }
 
-    fn line(&mut self, seconds: f64, spoken: &Spoken<'_>) -> Result<()> {
+    /// Lists a sound file that is in the set.
+    pub(super) fn line(&mut self, seconds: f64, spoken: &Spoken<'_>) -> Result<()> {
         let mut line = Map::new();
         line.insert("audio_filepath".to_owned(), json!(spoken.file));
         line.insert("duration".to_owned(), json!((seconds * 1000.0).round() / 1000.0));
@@ -75,7 +76,7 @@ impl<'a> Manifest<'a> {
         self.lines.line(Value::Object(line))
     }
 
-    fn finish(self) -> Result<()> {
+    pub(super) fn finish(self) -> Result<()> {
         self.lines.finish()
     }
 }
@@ -104,7 +105,7 @@ fn collect(folder: &Path, name: &str, depth: usize, found: &mut BTreeMap<String,
 }
 
 /// Seconds of a sound file of a package.
-fn seconds_of(path: &Path) -> Result<f64> {
+pub(super) fn seconds_of(path: &Path) -> Result<f64> {
     let bytes = fs::read(path).map_err(|e| Error::read(path, e))?;
     seconds::of(&bytes).ok_or_else(|| damaged(path, 0, "it is no WAV, Ogg Vorbis or MP3 file"))
 }

@@ -15,8 +15,6 @@ use crate::split::id_hash;
 
 /// Utterances that are looked at between two reports of progress.
 const BATCH: usize = 1024;
-/// Bad items of each reason that are kept.
-const MAX_FIRST: usize = 5;
 /// Longest id, name, transcript or label.
 const MAX_TEXT_BYTES: usize = 1 << 20;
 /// Longest utterance that a list may claim: a week.
@@ -98,11 +96,7 @@ impl<'a> Builder<'a> {
     pub(super) fn count(&mut self, done: Result<()>) -> Result<()> {
         match done {
             Err(Error::BadItem(item)) => {
-                let skipped = self.skipped.entry(item.reason).or_default();
-                skipped.count += 1;
-                if skipped.first.len() < MAX_FIRST {
-                    skipped.first.push(item.clone());
-                }
+                self.skipped.entry(item.reason).or_default().add(&item);
                 self.bad.add(item)
             }
             other => other,

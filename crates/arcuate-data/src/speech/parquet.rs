@@ -288,6 +288,12 @@ impl BytesColumn {
     }
 }
 
+/// Rows of a file.
+#[cfg(feature = "hub")]
+pub(crate) fn num_rows(path: &Path) -> Result<u64> {
+    guarded(path, || Ok(u64::try_from(open(path)?.metadata().file_metadata().num_rows()).unwrap_or(0)))
+}
+
 /// The sound file in one row; none where it is null.
 pub(super) fn value(path: &Path, row_group: u32, row: u32, column: &str) -> Result<Option<Vec<u8>>> {
     guarded(path, || {

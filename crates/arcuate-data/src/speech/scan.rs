@@ -1,16 +1,17 @@
-//! The scan of a speech source: hears every utterance once, before a run, and reports everything that is wrong with the first places
-//! of each kind.
+//! The scan of a speech source: hears every utterance once, or some of them, before a run, and reports everything that is wrong with
+//! the first places of each kind.
 //!
 //! Sound is decoded block by block, so that memory does not grow with the length of recordings.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt;
 
 use arcuate_ops::ctc::frames_needed;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::audio::{self, Samples};
-use super::{Limits, Utterance, Utterances};
+use super::{Limits, SkippedItems, Utterance, Utterances};
 use crate::error::{BadItem, BadReason, Error, Result};
 use crate::progress::{Progress, Stage};
 use crate::split::{first_bytes, id_hash};
@@ -19,6 +20,8 @@ use crate::split::{first_bytes, id_hash};
 const MAX_PLACES: usize = 5;
 /// Utterances that are heard between two reports of progress.
 const BATCH: usize = 64;
+/// The same for those of which only the list is looked at.
+const UNHEARD_BATCH: usize = 4096;
 /// Full scale, less what 16-bit samples and codecs lose of it.
 const FULL_SCALE: f32 = 0.999;
 
@@ -47,10 +50,14 @@ pub struct SpeechScanOptions<'a> {
     /// Reports utterances with fewer frames than CTC needs for their transcript: one for each character, and one more between two
     /// that are equal.
     pub frames: Option<&'a Frames<'a>>,
+    /// Utterances that are heard, chosen evenly; of the others only what their list says is looked at. All when absent.
+    pub max_heard: Option<usize>,
+    /// Whether transcripts are looked at.
+    pub transcripts: bool,
 }
 
-impl std::fmt::Debug for SpeechScanOptions<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for SpeechScanOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SpeechScanOptions").field("limits", &self.limits).finish_non_exhaustive()
     }
 }
@@ -67,6 +74,8 @@ impl Default for SpeechScanOptions<'_> {
             max_characters_per_second: 35.0,
             allowed_characters: None,
             frames: None,
+            max_heard: None,
+            transcripts: true,
         }
     }
 }
@@ -97,6 +106,24 @@ pub enum SpeechFindingKind {
     OddCharacters,
     /// The same samples as an earlier utterance.
     DuplicateSound,
+}
+
+impl fmt::Display for SpeechFindingKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::BadItem(reason) => return reason.fmt(f),
+            Self::Silent => "silent",
+            Self::Clipped => "clipped",
+            Self::TooShort => "too short",
+            Self::TooLong => "too long",
+            Self::EmptyTranscript => "empty transcript",
+            Self::TooShortForTranscript => "too short for the transcript",
+            Self::FewCharacters => "few characters a second",
+            Self::ManyCharacters => "many characters a second",
+            Self::OddCharacters => "odd characters",
+            Self::DuplicateSound => "duplicate sound",
+        })
+    }
 }
 
 /// Everything of one kind.
@@ -133,7 +160,11 @@ impl Share {
 pub struct SpeechScanReport {
     /// Utterances that can be decoded, with the seconds that were heard.
     pub usable: Share,
-    /// Of these, the ones with a transcript.
+    /// Utterances that were heard and cannot be used.
+    pub num_heard_bad: u64,
+    /// Utterances that were not heard, with the seconds that their list says.
+    pub unheard: Share,
+    /// Usable and unheard ones with a transcript.
     pub transcribed: Share,
     /// Usable ones by language; those of unknown language under the empty name.
     pub by_language: BTreeMap<String, Share>,
@@ -147,7 +178,7 @@ pub struct SpeechScanReport {
     pub by_codec: BTreeMap<String, u64>,
     /// How often each character occurs in the transcripts.
     pub characters: BTreeMap<char, u64>,
-    /// Usable ones whose transcript an earlier one has too; no fault, but no new text either.
+    /// Usable and unheard ones whose transcript an earlier one has too; no fault, but no new text either.
     pub duplicate_transcripts: u64,
     /// All findings by kind.
     pub findings: Vec<SpeechFinding>,
@@ -166,7 +197,7 @@ struct Heard {
     hash: u64,
 }
 
-/// Hears all utterances. Errors in the data are findings, not errors; progress counts utterances.
+/// Hears all utterances, or as many as the options say. Errors in the data are findings, not errors; progress counts utterances.
 ///
 /// # Errors
 /// When the caller asks to stop.
@@ -175,23 +206,44 @@ pub fn scan(
     options: &SpeechScanOptions<'_>,
     progress: &Progress<'_>,
 ) -> Result<SpeechScanReport> {
+    let all: Vec<u32> = (0..utterances.len() as u32).collect();
+    scan_places(utterances, &all, utterances.skipped(), options, progress)
+}
+
+/// The same for some places of the list; `skipped` are bad items among the others.
+pub(crate) fn scan_places(
+    utterances: &Utterances,
+    places: &[u32],
+    skipped: &BTreeMap<BadReason, SkippedItems>,
+    options: &SpeechScanOptions<'_>,
+    progress: &Progress<'_>,
+) -> Result<SpeechScanReport> {
     let mut scanner = Scanner::new(options);
-    scanner.skipped(utterances);
-    let len = utterances.len();
-    for start in (0..len).step_by(BATCH) {
-        let end = (start + BATCH).min(len);
-        let batch: Vec<(Utterance, Result<Heard>)> = (start..end)
-            .into_par_iter()
-            .map(|index| {
-                let utterance = utterances.get(index);
+    scanner.skipped(skipped);
+    let len = places.len();
+    let most = options.max_heard.unwrap_or(len).min(len);
+    // Where the running share of the heard ones passes a whole number.
+    let (heard, unheard): (Vec<usize>, Vec<usize>) = (0..len).partition(|at| (at * most) % len.max(1) < most);
+    let mut done = 0;
+    for batch in heard.chunks(BATCH) {
+        let results: Vec<(Utterance, Result<Heard>)> = batch
+            .par_iter()
+            .map(|at| {
+                let utterance = utterances.get(places[*at] as usize);
                 let heard = hear(&utterance, &options.limits);
                 (utterance, heard)
             })
             .collect();
-        for (utterance, heard) in &batch {
+        for (utterance, heard) in &results {
             scanner.utterance(utterance, heard.as_ref());
         }
-        progress.report(Stage::Scan, end as u64, len as u64)?;
+        done += batch.len();
+        progress.report(Stage::Scan, done as u64, len as u64)?;
+    }
+    for batch in unheard.chunks(UNHEARD_BATCH) {
+        batch.iter().for_each(|at| scanner.unheard(&utterances.get(places[*at] as usize)));
+        done += batch.len();
+        progress.report(Stage::Scan, done as u64, len as u64)?;
     }
     Ok(scanner.finish())
 }
@@ -249,8 +301,8 @@ impl<'a> Scanner<'a> {
     }
 
     /// Items that opening the list has counted.
-    fn skipped(&mut self, utterances: &Utterances) {
-        for (reason, skipped) in utterances.skipped() {
+    fn skipped(&mut self, by_reason: &BTreeMap<BadReason, SkippedItems>) {
+        for (reason, skipped) in by_reason {
             let finding = SpeechFinding {
                 kind: SpeechFindingKind::BadItem(*reason),
                 count: skipped.count,
@@ -265,10 +317,12 @@ impl<'a> Scanner<'a> {
         match heard {
             Ok(heard) => self.heard(utterance, heard),
             Err(Error::BadItem(item)) => {
+                self.report.num_heard_bad += 1;
                 self.found(SpeechFindingKind::BadItem(item.reason), utterance, || sentence(item));
             }
             // An archive or table that vanished or was cut meanwhile.
             Err(error) => {
+                self.report.num_heard_bad += 1;
                 let kind = SpeechFindingKind::BadItem(BadReason::BrokenSound);
                 self.found(kind, utterance, || error.to_string());
             }
@@ -298,16 +352,6 @@ impl<'a> Scanner<'a> {
                 format!("`{at}` is clipped: {percent:.2}% of its samples are at full scale; record it at a lower level")
             });
         }
-        if seconds < options.min_seconds {
-            self.found(SpeechFindingKind::TooShort, utterance, || {
-                format!("`{at}` is {seconds:.2} seconds long, less than {}; remove it", options.min_seconds)
-            });
-        }
-        if seconds > options.max_seconds {
-            self.found(SpeechFindingKind::TooLong, utterance, || {
-                format!("`{at}` is {seconds:.1} seconds long, more than {}; cut it into sentences", options.max_seconds)
-            });
-        }
         match self.sounds.get(&heard.hash) {
             Some(first) => {
                 let first = first.clone();
@@ -319,7 +363,29 @@ impl<'a> Scanner<'a> {
                 self.sounds.insert(heard.hash, at.clone());
             }
         }
-        if let Some(transcript) = &utterance.transcript {
+        self.listed(utterance, seconds);
+    }
+
+    /// An utterance of which only the list is known.
+    fn unheard(&mut self, utterance: &Utterance) {
+        self.report.unheard.add(utterance.seconds);
+        self.listed(utterance, utterance.seconds);
+    }
+
+    /// What its length and its transcript say.
+    fn listed(&mut self, utterance: &Utterance, seconds: f64) {
+        let (at, options) = (&utterance.place, self.options);
+        if seconds < options.min_seconds {
+            self.found(SpeechFindingKind::TooShort, utterance, || {
+                format!("`{at}` is {seconds:.2} seconds long, less than {}; remove it", options.min_seconds)
+            });
+        }
+        if seconds > options.max_seconds {
+            self.found(SpeechFindingKind::TooLong, utterance, || {
+                format!("`{at}` is {seconds:.1} seconds long, more than {}; cut it into sentences", options.max_seconds)
+            });
+        }
+        if let Some(transcript) = utterance.transcript.as_ref().filter(|_| options.transcripts) {
             self.transcript(utterance, transcript.trim(), seconds);
         }
     }

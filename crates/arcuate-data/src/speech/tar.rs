@@ -18,11 +18,11 @@ const MAX_NAME_BYTES: u64 = 1 << 16;
 
 /// A regular file in an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Member {
-    pub(super) name: String,
+pub(crate) struct Member {
+    pub(crate) name: String,
     /// First byte of its content.
-    pub(super) offset: u64,
-    pub(super) len: u64,
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
 }
 
 /// Calls `each` with every regular file in order, and with a bad item for each that cannot be used: links, devices, names that
@@ -30,7 +30,7 @@ pub(super) struct Member {
 ///
 /// # Errors
 /// When the archive is no tar, when its sizes and its length disagree, and when it has too many members.
-pub(super) fn each_member(path: &Path, mut each: impl FnMut(&File, Result<Member>) -> Result<()>) -> Result<()> {
+pub(crate) fn each_member(path: &Path, mut each: impl FnMut(&File, Result<Member>) -> Result<()>) -> Result<()> {
     let file = File::open(path).map_err(|error| Error::read(path, error))?;
     let end = file.metadata().map_err(|error| Error::read(path, error))?.len();
     let damaged = |at: u64, detail: &str| {

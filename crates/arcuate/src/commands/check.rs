@@ -19,6 +19,7 @@ use crate::memory;
 use crate::session::{self, Parts};
 use crate::terminal::{amount, duration, say};
 
+mod speech;
 mod study;
 
 /// Check a recipe, pipeline or study: types, sense, data, plan, and a rehearsal on the largest batch.
@@ -28,6 +29,9 @@ mod study;
   arcuate check recipes/quickstart.toml --set batch.microbatch=64 --json
   arcuate check recipes/quickstart.toml --no-rehearsal
   arcuate check methods/tiny_language_models/study.toml
+
+The scan of recordings looks at every line of the lists and hears 256 utterances of each source; what it finds is listed
+by reason with the first places, and counted against `data.max_bad_items` as a run would.
 
 The rehearsal makes a forward and backward pass, an update, a save, a reload, an evaluation and an export on the
 largest batch, in a temporary folder; nothing is written under the runs folder but the token cache.")]
@@ -43,7 +47,7 @@ pub(crate) struct Args {
     /// Leave out the rehearsal, and with it the estimate of time.
     #[arg(long)]
     no_rehearsal: bool,
-    /// Read all of the data in the scan, however large (otherwise up to 256 MB of each source).
+    /// Read all of the data in the scan, however large (otherwise up to 256 MB of text or 256 recordings of each source).
     #[arg(long)]
     full_scan: bool,
     /// Machine-readable output.
@@ -109,8 +113,14 @@ fn check_file(file: &Path, set: &[String], runs_dir: &Path, how: How) -> Result<
 fn check_one(loaded: &Loaded<Recipe>, how: How) -> Result<()> {
     let recipe = &loaded.value;
     let begun = Instant::now();
-    let scan = if how.scan { Some(scan(loaded, how)?) } else { None };
-    let Parts { tokenizer, corpus, objective } = session::prepare(recipe, None, how.json)?;
+    let (scan, parts) = if how.scan && recipe.data.speech.is_some() {
+        let (parts, scan) = speech::scan(recipe, how)?;
+        (Some(scan), parts)
+    } else {
+        let scan = if how.scan { Some(scan(loaded, how)?) } else { None };
+        (scan, session::prepare(recipe, None, how.json)?)
+    };
+    let Parts { tokenizer, corpus, objective } = parts;
     super::refuse(arcuate_recipe::diagnose(&build::check_corpus(recipe, &corpus), &loaded.source))?;
     let available = crate::device::available_memory(recipe.device);
     let found = build::check_network(recipe, &tokenizer, corpus.label_names(), available)?;

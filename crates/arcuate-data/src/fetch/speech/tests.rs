@@ -61,7 +61,8 @@ impl Converted {
 
     /// Number of sound files.
     fn num_sounds(&self) -> u64 {
-        read_sounds(self.set, &self.folder.path().join("data")).expect("readable").files
+        let listed: Vec<&str> = self.set.files().collect();
+        read_sounds(self.set.name, &listed, &self.folder.path().join("data")).expect("readable").files
     }
 }
 

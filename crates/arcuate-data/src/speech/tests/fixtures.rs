@@ -37,7 +37,7 @@ pub(crate) fn wav(samples: &[i16]) -> Vec<u8> {
 }
 
 /// A WAV file of 32-bit floats.
-pub(super) fn float_wav(samples: &[f32]) -> Vec<u8> {
+pub(crate) fn float_wav(samples: &[f32]) -> Vec<u8> {
     let len = samples.len() as u32 * 4;
     let mut bytes = b"RIFF".to_vec();
     bytes.extend((36 + len).to_le_bytes());
@@ -51,7 +51,7 @@ pub(super) fn float_wav(samples: &[f32]) -> Vec<u8> {
 }
 
 /// A header of ustar; `size` may lie.
-pub(super) fn tar_header(name: &str, kind: u8, size: u64) -> Vec<u8> {
+pub(crate) fn tar_header(name: &str, kind: u8, size: u64) -> Vec<u8> {
     let mut block = vec![0; 512];
     block[..name.len()].copy_from_slice(name.as_bytes());
     block[100..108].copy_from_slice(b"0000644\0");
@@ -65,7 +65,7 @@ pub(super) fn tar_header(name: &str, kind: u8, size: u64) -> Vec<u8> {
 }
 
 /// A member with its content.
-pub(super) fn tar_member(name: &str, content: &[u8]) -> Vec<u8> {
+pub(crate) fn tar_member(name: &str, content: &[u8]) -> Vec<u8> {
     let mut bytes = tar_header(name, b'0', content.len() as u64);
     bytes.extend_from_slice(content);
     bytes.resize(bytes.len().next_multiple_of(512), 0);
@@ -73,17 +73,17 @@ pub(super) fn tar_member(name: &str, content: &[u8]) -> Vec<u8> {
 }
 
 /// An archive with its end.
-pub(super) fn tar(members: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn tar(members: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = members.concat();
     bytes.resize(bytes.len() + 1024, 0);
     bytes
 }
 
 /// A row of a table: sound, its name, a text and seconds.
-pub(super) type TableRow<'a> = (Option<Vec<u8>>, &'a str, Option<&'a str>, f64);
+pub(crate) type TableRow<'a> = (Option<Vec<u8>>, &'a str, Option<&'a str>, f64);
 
 /// A table as the hub stores it, one row group for each slice.
-pub(super) fn table(groups: &[&[TableRow<'_>]]) -> Vec<u8> {
+pub(crate) fn table(groups: &[&[TableRow<'_>]]) -> Vec<u8> {
     let schema = "message schema {
         optional group audio { optional binary bytes; optional binary path (UTF8); }
         optional binary text (UTF8);

@@ -166,3 +166,31 @@ fn what_opening_skipped_is_in_the_report() {
     let stop = Progress::new(|_, _, _| std::ops::ControlFlow::Break(()));
     assert!(matches!(scan(&utterances, &SpeechScanOptions::default(), &stop), Err(Error::Interrupted)));
 }
+
+#[test]
+fn some_are_heard_evenly_and_of_the_others_the_list_is_looked_at() {
+    let folder = Folder::new();
+    let mut lines = String::new();
+    for number in 0..10 {
+        // The second half of the files is broken, and one in the middle has no transcript that is any.
+        let sound = wav(&noise(number + 1, 1.0));
+        let sound = if number < 5 { sound } else { sound[..20_000].to_vec() };
+        folder.write(&format!("{number}.wav"), sound);
+        let text = if number == 7 { " " } else { "dobrý den" };
+        lines += &format!("{{\"audio_filepath\": \"{number}.wav\", \"duration\": 1, \"text\": \"{text}\"}}\n");
+    }
+    folder.write("m.jsonl", lines);
+    let utterances = open(nemo(folder.at("m.jsonl")));
+    let scanned = |max_heard, transcripts| {
+        let options = SpeechScanOptions { max_heard, transcripts, ..SpeechScanOptions::default() };
+        scan(&utterances, &options, &Progress::none()).expect("not interrupted")
+    };
+    let some = scanned(Some(4), true);
+    assert_eq!((some.usable.utterances, some.num_heard_bad, some.unheard.utterances), (2, 2, 6));
+    assert_eq!(kinds(&some), [(Kind::BadItem(BadReason::BrokenSound), 2), (Kind::EmptyTranscript, 1)]);
+    assert_eq!((some.unheard.seconds, some.num_bad_items), (6.0, 2));
+    assert_eq!(scanned(Some(99), true), scanned(None, true));
+    let all = scanned(None, true);
+    assert_eq!((all.usable.utterances, all.num_heard_bad, all.unheard.utterances), (5, 5, 0));
+    assert_eq!(kinds(&scanned(Some(0), false)), []);
+}

@@ -32,9 +32,12 @@ fn recordings(folder: &Folder) -> DataConfig {
         source: [("s".to_owned(), SpeechSourceConfig::new(nemo(folder.at("list.jsonl"))))].into(),
         sample_rate_hz: RATE,
         normalise: false,
+        hours_exponent: None,
+        filter_banks: None,
         min_seconds: 0.0,
         max_seconds: None,
         decoded_cache_bytes: 0,
+        augment: None,
         units: Some(folder.path().join("units")),
     };
     let single = DataConfig::single("", "", document());
