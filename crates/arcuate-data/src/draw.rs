@@ -438,7 +438,8 @@ mod tests {
     fn lines_of_recordings_find_their_files_from_anywhere() {
         let dir = tempfile::tempdir().expect("a folder");
         let list = dir.path().join("list.jsonl");
-        std::fs::write(&list, "{\"audio_filepath\": \"wav/a.wav\", \"duration\": 1.5, \"text\": \"one\"}\n").expect("written");
+        std::fs::write(&list, "{\"audio_filepath\": \"wav/a.wav\", \"duration\": 1.5, \"text\": \"one\"}\n")
+            .expect("written");
         let packing = PackingConfig::Document(pack::document::Config::default());
         let config = DataConfig::single("all", list.to_string_lossy(), packing);
         let drawn = draw(&config, &dir.path().join("parts"), &options(&["all=rest"], 1)).expect("drawn");

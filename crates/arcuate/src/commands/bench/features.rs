@@ -81,7 +81,9 @@ fn emissions(frames: usize, vocab: usize) -> Vec<f32> {
 pub(super) fn beam(sizes: &Sizes, how: &How) -> anyhow::Result<Report> {
     let [frames, vocab, width] = ["frames", "vocab", "beam"].map(|key| sizes.get(key));
     if !(3..=0x1000).contains(&vocab) || frames == 0 || width == 0 {
-        return Err(usage("`vocab` counts blank and boundary, so it is from 3 to 4096; `frames` and `beam` are 1 or more"));
+        return Err(usage(
+            "`vocab` counts blank and boundary, so it is from 3 to 4096; `frames` and `beam` are 1 or more",
+        ));
     }
     refuse_giants(how.device, 2.0 * (frames * vocab) as f64)?;
     let letter = |at: usize| char::from_u32(0x4E00 + at as u32).map_or_else(String::new, String::from);

@@ -23,7 +23,7 @@ use super::annotate::scorer;
 use crate::commands::generate::folder;
 use crate::commands::runs::output;
 use crate::commands::transcribe::batches;
-use crate::preprocessor::Preprocessor;
+use crate::preprocessor;
 use crate::{device, exit, terminal};
 
 /// The file with the centroids, and the name of the tensor in it.
@@ -174,17 +174,17 @@ impl Features {
                 "`{shown}` has an adapter, so its layers have other frames than its output; name a model without one"
             )));
         }
-        let own = Preprocessor::read(model)?;
-        if own.sampling_rate != sample_rate_hz {
+        let own = preprocessor::hearing(model, &architecture)?;
+        if own.sample_rate_hz != sample_rate_hz {
             return Err(exit::usage(format!(
                 "`{shown}` hears {} samples a second, but the recipe has `sample_rate_hz` {sample_rate_hz}; make them equal",
-                own.sampling_rate
+                own.sample_rate_hz
             )));
         }
         Ok(Self::Layer(Box::new(Layer {
             layer,
             model: model.clone(),
-            normalise: own.do_normalize,
+            normalise: own.normalise,
             sample_rate_hz,
             downsampling: sizes.downsampling(),
             needs_equal_lengths: arcuate_eval::hears_padding(&architecture),

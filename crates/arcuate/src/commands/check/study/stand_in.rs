@@ -158,9 +158,10 @@ mod tests {
         let list = format!("{}", serde_json::json!({"audio_filepath": file, "text": "a"}));
         std::fs::write(dir.path().join("a.jsonl"), list).expect("written");
         let path = dir.path().join("a.jsonl").display().to_string();
-        let source = SpeechSourceConfig::new(arcuate_data::speech::SpeechFormat::Nemo(
-            arcuate_data::speech::nemo::Config { path },
-        ));
+        let source =
+            SpeechSourceConfig::new(arcuate_data::speech::SpeechFormat::Nemo(arcuate_data::speech::nemo::Config {
+                path,
+            }));
         let progress = arcuate_data::Progress::none();
         let list = arcuate_data::speech::Utterances::open("a", &source, 0, &progress).expect("opened");
         let heard = list.load(0, 8000, &arcuate_data::speech::Limits::default()).expect("decoded");
