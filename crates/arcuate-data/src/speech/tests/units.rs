@@ -54,7 +54,7 @@ fn opened(config: &DataConfig, max_frames: usize) -> Result<SpeechCorpus> {
 }
 
 fn row(corpus: &SpeechCorpus, index: u64, k: u64) -> Row {
-    let draw = Draw { source: 0, split: Split::Train, index, seed: 3, k };
+    let draw = Draw { source: 0, split: Split::Train, index, seed: 3, k, is_varied: true };
     corpus.rows().row(draw).expect("sound").expect("a row")
 }
 
