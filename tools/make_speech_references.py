@@ -171,6 +171,8 @@ def train(model, batches, tensors, facts, steps=6, lr=2e-3):
     loss.backward()
     parameters = dict(model.named_parameters())
     names = reference.pick_gradients(model, 9)
+    # Tables that several layers share, or whose padding row is special.
+    names += [name for name in parameters if name.endswith(("pe_k.weight", "embed_tokens.weight"))]
     for name in names:
         tensors[f"grad.{name}"] = parameters[name].grad.detach().clone()
     tensors["grad.loss"] = loss.detach().reshape(1)

@@ -100,8 +100,12 @@ fn layers_computed_again_give_the_same_gradients_and_dropped_ones_none() {
     for step in 0..12 {
         let (kept, again) = (gradients(false, step), gradients(true, step));
         assert_eq!(kept.len(), again.len());
+        // Sums over frames are taken in another order; biases of keys are all rounding, so that the whole is the measure.
+        let size = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        let whole = kept.iter().map(|(_, grad)| size(grad).powi(2)).sum::<f64>().sqrt();
         for ((name, kept), (other, again)) in kept.iter().zip(&again) {
-            assert!(name == other && distance(kept, again) < 1e-5, "{name}");
+            let apart: Vec<f32> = kept.iter().zip(again).map(|(a, b)| a - b).collect();
+            assert!(name == other && size(&apart) < 1e-6 * whole, "{name}: {} of {whole}", size(&apart));
         }
         let has = |part: &str| kept.iter().any(|(name, _)| name.contains(part));
         for (part, other) in [("encoder.layers.0", "encoder.layers.1"), ("decoder.layers.0", "decoder.layers.1")] {
