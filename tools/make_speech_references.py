@@ -6,7 +6,7 @@
 
 Each folder is one option that a loader or a forward pass can get wrong: padded rows, either norm, adapters, positions,
 other activations, hidden frames. Weights are random, and unlike fresh ones no bias is 0 and no scale is 1. See
-record_reference.py for the files in a folder; losses are the sums that the classes return.
+record_reference.py for the files in a folder; losses are the sums that the classes return, or for SpeechT5 the mean.
 """
 
 import argparse
@@ -27,7 +27,11 @@ WAVES = dict(conv_dim=(12, 12, 12), conv_kernel=(10, 3, 2), conv_stride=(5, 2, 2
              num_conv_pos_embedding_groups=3, num_codevectors_per_group=6, num_codevector_groups=2, codevector_dim=10,
              proj_codevector_dim=9, num_negatives=4)
 LARGE = dict(feat_extract_norm="layer", conv_bias=True, do_stable_layer_norm=True)
-ROWS, SAMPLES, FRAMES = 2, 700, 26
+TOKENS = dict(vocab_size=13, hidden_size=24, encoder_layers=2, encoder_attention_heads=3, encoder_ffn_dim=40,
+              decoder_layers=2, decoder_attention_heads=3, decoder_ffn_dim=36, apply_spec_augment=False,
+              mask_time_prob=0.0, conv_dim=(12, 12, 12), conv_kernel=(10, 3, 2), conv_stride=(5, 2, 2),
+              num_conv_pos_embeddings=6, num_conv_pos_embedding_groups=3, encoder_max_relative_position=5)
+ROWS, SAMPLES, FRAMES, WRITTEN = 2, 700, 26, 6
 
 
 def build(name, suffix, **options):
@@ -49,15 +53,22 @@ def conformer(suffix="ForCTC", **options):
     return waves("Wav2Vec2Conformer", suffix, **{**LARGE, "conv_depthwise_kernel_size": 5, **options})
 
 
+def speecht5(**options):
+    return transformers.SpeechT5ForSpeechToText(transformers.SpeechT5Config(**{**TOKENS, **options}))
+
+
 def roughen(model, generator):
     """Nothing may hide behind a 0 or a 1."""
     with torch.no_grad():
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            if not tensor.is_floating_point() or "embed_positions" in name:
+            is_sines = "embed_positions" in name and "pe_k" not in name or "pos_sinusoidal_embed" in name
+            if not tensor.is_floating_point() or is_sines:
                 continue
             noise = torch.randn(tensor.shape, generator=generator)
             if name.endswith("running_var") or "norm" in name and name.endswith("weight"):
                 tensor.copy_(1 + noise.clamp(-2, 2) * 0.2)
+            elif "pe_k" in name:
+                tensor.copy_(noise)
             elif "codevectors" in name or "original0" in name:
                 tensor.copy_(0.5 + noise * 0.3)
             elif "conv_layers" in name or "original1" in name:
@@ -92,6 +103,23 @@ def hidden(model, inputs, steps, generator):
     return {"mask_time_indices": mask, "sampled_negative_indices": torch.from_numpy(negatives)}
 
 
+def tokens(config, generator):
+    """Random tokens that are none of the special ones 0 to 3."""
+    return torch.randint(4, config.vocab_size, (ROWS, WRITTEN), generator=generator)
+
+
+def read(config, padded, generator):
+    """What the decoder reads; with padding the first row ends earlier."""
+    ids = tokens(config, generator)
+    ids[:, 0] = config.decoder_start_token_id
+    if not padded:
+        return {"decoder_input_ids": ids}
+    mask = torch.ones(ROWS, WRITTEN, dtype=torch.long)
+    ids[0, WRITTEN - 2:] = config.pad_token_id
+    mask[0, WRITTEN - 2:] = 0
+    return {"decoder_input_ids": ids, "decoder_attention_mask": mask}
+
+
 def record(model, out, padded, seed, note):
     generator = torch.Generator().manual_seed(seed)
     roughen(model, generator)
@@ -111,6 +139,14 @@ def record(model, out, padded, seed, note):
             batch, _ = sound(model, padded, generator)
             labels = torch.randint(1, model.config.vocab_size, (ROWS, 3), generator=generator)
             labels[1, 2] = -100
+            batches.append({**batch, "labels": labels})
+    elif name.endswith("ForSpeechToText"):
+        inputs.update(read(model.config, padded, generator))
+        for last in (4, 3):
+            batch, _ = sound(model, padded, generator)
+            labels = tokens(model.config, generator)
+            labels[0, last] = model.config.eos_token_id
+            labels[0, last + 1:] = -100
             batches.append({**batch, "labels": labels})
     tensors = {f"input.{key}": value for key, value in inputs.items()}
     with torch.no_grad():
@@ -135,6 +171,8 @@ def train(model, batches, tensors, facts, steps=6, lr=2e-3):
     loss.backward()
     parameters = dict(model.named_parameters())
     names = reference.pick_gradients(model, 9)
+    # Tables that several layers share, or whose padding row is special.
+    names += [name for name in parameters if name.endswith(("pe_k.weight", "embed_tokens.weight"))]
     for name in names:
         tensors[f"grad.{name}"] = parameters[name].grad.detach().clone()
     tensors["grad.loss"] = loss.detach().reshape(1)
@@ -189,6 +227,16 @@ CASES = [
                                          use_intermediate_ffn_before_adapter=True), True),
     ("speech_bert_rotary", lambda: bert(position_embeddings_type="rotary", layer_norm_eps=1e-3), True),
     ("speech_bert_relative", lambda: bert(position_embeddings_type="relative", hidden_act="gelu"), True),
+    ("speech_speecht5_padded", lambda: speecht5(), True),
+    ("speech_speecht5_far", lambda: speecht5(encoder_max_relative_position=2, encoder_layers=3, decoder_layers=1,
+                                             decoder_attention_heads=2), False),
+    ("speech_speecht5_layer_scaled_untied",
+     lambda: speecht5(feat_extract_norm="layer", conv_bias=True, scale_embedding=True, tie_word_embeddings=False,
+                      hidden_act="relu", feat_extract_activation="silu", layer_norm_eps=1e-3), True),
+    ("speech_speecht5_odd_pad_0",
+     lambda: speecht5(hidden_size=21, num_conv_pos_embeddings=5, pad_token_id=0, bos_token_id=1,
+                      decoder_start_token_id=3, encoder_max_relative_position=60, apply_spec_augment=True,
+                      mask_time_prob=0.05), True),
 ]
 
 

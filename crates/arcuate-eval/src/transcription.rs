@@ -43,8 +43,12 @@ pub struct HeardRow {
 
 /// Whether what a network hears in a row depends on how far the row is padded.
 pub fn hears_padding(architecture: &Architecture) -> bool {
-    let Architecture::Speech(own) = architecture else { return false };
-    matches!(own.front, Front::Waves { norm: FeatureNorm::Group, .. })
+    match architecture {
+        Architecture::Speech(own) => matches!(own.front, Front::Waves { norm: FeatureNorm::Group, .. }),
+        // Its convolution of positions reads padding whatever the norm is.
+        Architecture::SpeechT5(_) => true,
+        _ => false,
+    }
 }
 
 /// Logits of all frames `[B*T, V]`, padding included; `network` should have no tape ([`Network::valid`]).

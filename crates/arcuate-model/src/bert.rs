@@ -221,7 +221,7 @@ impl Bert {
         };
         let num_labels = architecture.head.labels().map(<[String]>::len);
         let (has_pooler, has_crf) = match architecture.head {
-            Head::Tokens | Head::Codes | Head::Hidden => (false, false),
+            Head::Tokens | Head::Codes | Head::Decoder | Head::Hidden => (false, false),
             Head::Classes(_) | Head::ClassesAndTokens(_) => (true, false),
             Head::Tags { crf, .. } => (false, crf),
         };

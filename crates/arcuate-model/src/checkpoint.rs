@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use serde_json::json;
 
-use crate::network::{Architecture, Network};
+use crate::network::{Architecture, Head, Network};
 use crate::public_config::{self, TokenIds};
 use crate::tensors::{self, TensorFile};
 use crate::{Error, Result};
@@ -41,19 +41,29 @@ fn our_name(architecture: &Architecture, name: &str) -> Option<String> {
         Architecture::Llama(a) | Architecture::Qwen2(a) => {
             (!(a.config.tie_word_embeddings && name == "lm_head.weight")).then(|| name.to_string())
         }
+        Architecture::SpeechT5(a) => {
+            // Older files hold the sines of positions.
+            let is_sines =
+                ["pos_sinusoidal_embed.weights", "embed_positions.weights"].iter().any(|s| name.ends_with(s));
+            let is_tied = a.tie_word_embeddings && name == "text_decoder_postnet.lm_head.weight";
+            (!is_sines && !is_tied).then(|| newer_weight_norm(name))
+        }
         Architecture::Speech(a) => {
             let body = a.kind.name();
             let heads = [body, "lm_head", "quantizer", "project_q", "project_hid"];
             let is_whole = heads.iter().any(|head| name.split('.').next() == Some(head));
-            let name = if is_whole { name.to_string() } else { format!("{body}.{name}") };
-            // Older files spell lengths and directions of a normalised weight in another way.
-            let parts = [("weight_g", "original0"), ("weight_v", "original1")];
-            let renamed = parts.iter().find_map(|(older, newer)| {
-                Some(format!("{}.parametrizations.weight.{newer}", name.strip_suffix(older)?.strip_suffix('.')?))
-            });
-            Some(renamed.unwrap_or(name))
+            Some(newer_weight_norm(&if is_whole { name.to_string() } else { format!("{body}.{name}") }))
         }
     }
+}
+
+/// Older files spell lengths and directions of a normalised weight in another way.
+fn newer_weight_norm(name: &str) -> String {
+    let parts = [("weight_g", "original0"), ("weight_v", "original1")];
+    let renamed = parts.iter().find_map(|(older, newer)| {
+        Some(format!("{}.parametrizations.weight.{newer}", name.strip_suffix(older)?.strip_suffix('.')?))
+    });
+    renamed.unwrap_or_else(|| name.to_string())
 }
 
 /// Our names of the tensors in a file, with the names they have there.
@@ -65,9 +75,14 @@ fn names_in(file: &TensorFile, architecture: &Architecture) -> BTreeMap<String, 
 pub fn load(dir: &Path, device: &Device) -> Result<Network> {
     let mut architecture = public_config::read(dir)?;
     let file = TensorFile::open_folder(dir)?;
-    if let Architecture::Speech(a) = &mut architecture {
+    let encoder = match &mut architecture {
+        Architecture::Speech(a) => Some(a),
+        Architecture::SpeechT5(a) => Some(&mut a.encoder),
+        _ => None,
+    };
+    if let Some(encoder) = encoder {
         // Published files leave the vector of hidden frames out where it was never trained, whatever the configuration says.
-        a.mask_vector = file.names().iter().any(|name| name.ends_with("masked_spec_embed"));
+        encoder.mask_vector = file.names().iter().any(|name| name.ends_with("masked_spec_embed"));
     }
     // A configuration from a stranger may ask for more memory than there is.
     let (described, held) = (architecture.estimate(), file.num_elements());
@@ -116,8 +131,12 @@ pub fn save(network: &Network, ids: TokenIds, dir: &Path) -> Result<()> {
     };
     let architecture = network.architecture();
     write("config.json", text(&public_config::write(&architecture, ids)))?;
-    if architecture.is_causal() {
-        let json = json!({"bos_token_id": ids.bos, "eos_token_id": ids.eos, "pad_token_id": ids.pad});
+    let mut json = json!({"bos_token_id": ids.bos, "eos_token_id": ids.eos, "pad_token_id": ids.pad});
+    if let Architecture::SpeechT5(a) = &architecture {
+        json["pad_token_id"] = json!(a.pad);
+        json["decoder_start_token_id"] = json!(a.start);
+    }
+    if architecture.is_causal() || *architecture.head() == Head::Decoder {
         write("generation_config.json", text(&json))?;
     }
     tensors::write(&dir.join("model.safetensors"), &network.values())
@@ -248,7 +267,7 @@ mod tests {
     use arcuate_ops::gradcheck::values;
 
     use super::*;
-    use crate::{Head, Input, ModelConfig, Wanted};
+    use crate::{Input, ModelConfig, Wanted};
 
     fn config(toml_like: serde_json::Value) -> ModelConfig {
         serde_json::from_value(toml_like).expect("a sound configuration")
@@ -330,6 +349,7 @@ mod tests {
                 Architecture::Gpt2(a) => a.vocab_size = 13,
                 Architecture::Llama(a) | Architecture::Qwen2(a) => a.vocab_size = 13,
                 Architecture::Speech(a) => a.vocab_size = 13,
+                Architecture::SpeechT5(a) => a.encoder.vocab_size = 13,
             }
             let fresh = Network::init(architecture, 2, &Device::flex());
             let (grown, _) = start_from(fresh, dir.path(), Vocabulary::Same(&[(11, 4), (12, 7)])).expect("sound");

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{bert, gpt2, hubert, llama, qwen2, wav2vec2, wav2vec2_bert, wav2vec2_conformer};
+use crate::{bert, gpt2, hubert, llama, qwen2, speecht5, wav2vec2, wav2vec2_bert, wav2vec2_conformer};
 
 macro_rules! models {
     ($($variant:ident => $module:ident),* $(,)?) => {
@@ -35,6 +35,7 @@ models! {
     Hubert => hubert,
     Llama => llama,
     Qwen2 => qwen2,
+    Speecht5 => speecht5,
     Wav2vec2 => wav2vec2,
     Wav2vec2Bert => wav2vec2_bert,
     Wav2vec2Conformer => wav2vec2_conformer,
@@ -45,7 +46,11 @@ impl ModelConfig {
     pub fn is_speech(&self) -> bool {
         match self {
             Self::Bert(_) | Self::Gpt2(_) | Self::Llama(_) | Self::Qwen2(_) => false,
-            Self::Hubert(_) | Self::Wav2vec2(_) | Self::Wav2vec2Bert(_) | Self::Wav2vec2Conformer(_) => true,
+            Self::Hubert(_)
+            | Self::Speecht5(_)
+            | Self::Wav2vec2(_)
+            | Self::Wav2vec2Bert(_)
+            | Self::Wav2vec2Conformer(_) => true,
         }
     }
 }

@@ -25,7 +25,7 @@ pub struct Input {
     pub may_attend: Arc<[[u32; 2]]>,
     /// Segment of each token (BERT) `[B*T]`.
     pub token_types: Arc<[i32]>,
-    /// What a speech network hears; it reads no tokens.
+    /// What a speech network hears; one with a decoder reads tokens beside it, all others read none.
     pub sound: Option<Arc<Sound>>,
     /// Identity of each row for the noise of a quantizer `[B]`.
     pub row_keys: Arc<[u64]>,

@@ -17,6 +17,7 @@ mod params;
 mod public_config;
 pub mod qwen2;
 pub mod speech;
+pub mod speecht5;
 pub mod tensors;
 pub mod wav2vec2;
 pub mod wav2vec2_bert;

@@ -20,6 +20,7 @@ use crate::output::Output;
 
 use crate::params::{self, Fill, Infos, ParameterInfo, Replace, Values, Visit};
 use crate::speech::{self, Speech};
+use crate::speecht5::{self, SpeechT5};
 use crate::{Error, ModelConfig, Result, TokenIds, hubert, wav2vec2, wav2vec2_bert, wav2vec2_conformer};
 
 /// Which head stands on the network.
@@ -33,6 +34,8 @@ pub enum Head {
     ClassesAndTokens(Vec<String>),
     /// What a quantizer makes of frames, and queries for it (wav2vec 2.0 only).
     Codes,
+    /// Logits over the vocabulary for every token that a decoder reads beside what the encoder gives (SpeechT5 only).
+    Decoder,
     /// Nothing: hidden states alone (speech networks only).
     Hidden,
     /// Logits over these tags for every token, with or without transitions between them (BERT only).
@@ -48,7 +51,7 @@ impl Head {
     /// Names of classes or tags.
     pub fn labels(&self) -> Option<&[String]> {
         match self {
-            Self::Tokens | Self::Codes | Self::Hidden => None,
+            Self::Tokens | Self::Codes | Self::Decoder | Self::Hidden => None,
             Self::Classes(names) | Self::ClassesAndTokens(names) | Self::Tags { names, .. } => Some(names),
         }
     }
@@ -72,6 +75,8 @@ pub enum Architecture {
     Qwen2(llama::Architecture),
     /// wav2vec 2.0 and its relatives
     Speech(speech::Architecture),
+    /// SpeechT5
+    SpeechT5(speecht5::Architecture),
 }
 
 impl Architecture {
@@ -85,6 +90,14 @@ impl Architecture {
         if matches!(head, Head::Codes | Head::Hidden) && !is_speech {
             return Err(Error::Unsupported(format!("`{name}` hears no sound; use `[model.wav2vec2]`")));
         }
+        let has_decoder = matches!(config, ModelConfig::Speecht5(_));
+        if has_decoder != (head == Head::Decoder) {
+            return Err(Error::Unsupported(if has_decoder {
+                format!("`{name}` writes with a decoder alone; use `[model.wav2vec2]`")
+            } else {
+                format!("`{name}` has no decoder beside an encoder; use `[model.speecht5]`")
+            }));
+        }
         let architecture = match config.clone() {
             ModelConfig::Bert(config) => {
                 Self::Bert(bert::Architecture { config, vocab_size, gelu: GeluForm::Erf, head, filler: None })
@@ -95,6 +108,7 @@ impl Architecture {
                 Self::Llama(llama::Architecture { config, vocab_size, qkv_bias: bias, output_bias: bias, filler: None })
             }
             ModelConfig::Qwen2(config) => Self::Qwen2(config.architecture(vocab_size)),
+            ModelConfig::Speecht5(config) => Self::SpeechT5(speecht5::architecture(&config, vocab_size)),
             ModelConfig::Hubert(config) => Self::Speech(hubert::architecture(&config, vocab_size, head)),
             ModelConfig::Wav2vec2(config) => Self::Speech(wav2vec2::architecture(&config, vocab_size, head)),
             ModelConfig::Wav2vec2Bert(config) => Self::Speech(wav2vec2_bert::architecture(&config, vocab_size, head)),
@@ -114,11 +128,12 @@ impl Architecture {
             Self::Gpt2(a) => a.problem(),
             Self::Llama(a) | Self::Qwen2(a) => a.problem(),
             Self::Speech(a) => a.problem(),
+            Self::SpeechT5(a) => a.problem(),
         }
     }
 
     /// The same for a tokenizer with these special tokens: the one that fills rows gets no gradient, unless it also begins or
-    /// ends texts and so has something to learn.
+    /// ends texts and so has something to learn. A decoder beside an encoder begins with the one that ends texts.
     #[must_use]
     pub fn with_ids(mut self, ids: TokenIds) -> Self {
         let filler = ids.pad.filter(|pad| ![ids.bos, ids.eos].contains(&Some(*pad)));
@@ -126,8 +141,18 @@ impl Architecture {
             Self::Bert(a) => a.filler = filler,
             Self::Gpt2(_) | Self::Speech(_) => {}
             Self::Llama(a) | Self::Qwen2(a) => a.filler = filler,
+            Self::SpeechT5(a) => a.set_ids(ids),
         }
         self
+    }
+
+    /// The tokens that a decoder beside an encoder reads to predict labels in rows of `len`, where negative ones are not
+    /// predicted; none for a network without one.
+    pub fn decoder_inputs(&self, labels: &[i32], len: usize) -> Option<Vec<i32>> {
+        match self {
+            Self::SpeechT5(a) => Some(a.decoder_inputs(labels, len)),
+            _ => None,
+        }
     }
 
     /// The key of what the public layout of this architecture does not have, so that other programs would compute something
@@ -148,6 +173,7 @@ impl Architecture {
             Self::Llama(_) => "llama",
             Self::Qwen2(_) => "qwen2",
             Self::Speech(a) => a.kind.name(),
+            Self::SpeechT5(_) => "speecht5",
         }
     }
 
@@ -158,6 +184,7 @@ impl Architecture {
             Self::Gpt2(a) => a.vocab_size,
             Self::Llama(a) | Self::Qwen2(a) => a.vocab_size,
             Self::Speech(a) => a.vocab_size,
+            Self::SpeechT5(a) => a.encoder.vocab_size,
         }
     }
 
@@ -167,7 +194,7 @@ impl Architecture {
             Self::Bert(a) => a.config.max_seq_len,
             Self::Gpt2(a) => a.config.max_seq_len,
             Self::Llama(a) | Self::Qwen2(a) => a.config.max_seq_len,
-            Self::Speech(_) => usize::MAX,
+            Self::Speech(_) | Self::SpeechT5(_) => usize::MAX,
         }
     }
 
@@ -175,6 +202,7 @@ impl Architecture {
     pub fn downsampling(&self) -> Option<Downsampling> {
         match self {
             Self::Speech(a) => Some(a.downsampling()),
+            Self::SpeechT5(a) => Some(a.downsampling()),
             _ => None,
         }
     }
@@ -183,13 +211,14 @@ impl Architecture {
     pub fn num_features(&self) -> Option<usize> {
         match self {
             Self::Speech(a) => Some(a.num_features()),
+            Self::SpeechT5(a) => Some(a.encoder.num_features()),
             _ => None,
         }
     }
 
-    /// Whether a token sees only earlier ones, so that the network can generate.
+    /// Whether a token sees only earlier ones and nothing else, so that the network can generate.
     pub fn is_causal(&self) -> bool {
-        !matches!(self, Self::Bert(_) | Self::Speech(_))
+        !matches!(self, Self::Bert(_) | Self::Speech(_) | Self::SpeechT5(_))
     }
 
     /// What stands on the network.
@@ -197,6 +226,7 @@ impl Architecture {
         match self {
             Self::Bert(a) => &a.head,
             Self::Speech(a) => &a.head,
+            Self::SpeechT5(a) => &a.encoder.head,
             _ => &Head::Tokens,
         }
     }
@@ -212,15 +242,18 @@ impl Architecture {
             Self::Gpt2(a) => a.config.initializer_range,
             Self::Llama(a) | Self::Qwen2(a) => a.config.initializer_range,
             Self::Speech(a) => a.initializer_range,
+            Self::SpeechT5(a) => a.encoder.initializer_range,
         }
     }
 
-    fn num_layers(&self) -> usize {
+    /// Layers whose output can be read out: those of the encoder where there is a decoder beside it.
+    pub fn num_layers(&self) -> usize {
         match self {
             Self::Bert(a) => a.config.num_layers,
             Self::Gpt2(a) => a.config.num_layers,
             Self::Llama(a) | Self::Qwen2(a) => a.config.num_layers,
             Self::Speech(a) => a.num_layers,
+            Self::SpeechT5(a) => a.encoder.num_layers,
         }
     }
 
@@ -231,14 +264,17 @@ impl Architecture {
             Self::Gpt2(a) => a.config.hidden_size,
             Self::Llama(a) | Self::Qwen2(a) => a.config.hidden_size,
             Self::Speech(a) => a.hidden_size,
+            Self::SpeechT5(a) => a.encoder.hidden_size,
         }
     }
 
     /// Floating-point operations of one token on the way forward, in rows of `row_len` tokens: two for each weight that multiplies it,
     /// `4 T C` for attention in each layer. The way back takes twice as many (Kaplan et al. 2020).
     pub fn forward_flops(&self, row_len: usize) -> f64 {
-        if let Self::Speech(a) = self {
-            return a.forward_flops(row_len);
+        match self {
+            Self::Speech(a) => return a.forward_flops(row_len),
+            Self::SpeechT5(a) => return a.forward_flops(row_len),
+            _ => {}
         }
         let infos: Vec<ParameterInfo> = self.parameters().into_iter().filter(|info| !info.is_buffer()).collect();
         let is_tied = infos.iter().all(|info| info.name != "lm_head.weight") && self.labels().is_none();
@@ -267,6 +303,7 @@ impl Architecture {
         let tables = |width: usize, copies: f64| f(self.vocab_size()) * f(width) * copies;
         match self {
             Self::Speech(a) => a.estimate(),
+            Self::SpeechT5(a) => a.estimate(),
             Self::Llama(a) | Self::Qwen2(a) => {
                 let c = &a.config;
                 let (heads, kv) = (f(c.num_heads), f(c.num_kv_heads.unwrap_or(c.num_heads)));
@@ -318,6 +355,8 @@ pub enum Network {
     Qwen2(Llama),
     /// wav2vec 2.0 and its relatives
     Speech(Speech),
+    /// SpeechT5
+    SpeechT5(SpeechT5),
 }
 
 macro_rules! each {
@@ -327,6 +366,7 @@ macro_rules! each {
             Network::Gpt2($network) => $body,
             Network::Llama($network) | Network::Qwen2($network) => $body,
             Network::Speech($network) => $body,
+            Network::SpeechT5($network) => $body,
         }
     };
 }
@@ -339,6 +379,7 @@ macro_rules! map {
             Network::Llama($network) => Network::Llama($body),
             Network::Qwen2($network) => Network::Qwen2($body),
             Network::Speech($network) => Network::Speech($body),
+            Network::SpeechT5($network) => Network::SpeechT5($body),
         }
     };
 }
@@ -352,6 +393,7 @@ impl Network {
             Architecture::Llama(a) => Self::Llama(Llama::new(a, device)),
             Architecture::Qwen2(a) => Self::Qwen2(Llama::new(a, device)),
             Architecture::Speech(a) => Self::Speech(Speech::new(a, device)),
+            Architecture::SpeechT5(a) => Self::SpeechT5(SpeechT5::new(a, device)),
         }
     }
 
@@ -359,9 +401,11 @@ impl Network {
     /// write to the residual stream start smaller by `1 / sqrt(2 layers)` (Radford et al. 2019) in causal networks, and
     /// convolutions are uniform within `1 / sqrt(inputs of an output)`. Speech networks begin as they were published.
     pub fn init(architecture: Architecture, seed: u64, device: &Device) -> Self {
-        if let Architecture::Speech(architecture) = architecture {
-            return Speech::new(architecture, device).init(seed);
-        }
+        let architecture = match architecture {
+            Architecture::Speech(architecture) => return Speech::new(architecture, device).init(seed),
+            Architecture::SpeechT5(architecture) => return SpeechT5::new(architecture, device).init(seed),
+            other => other,
+        };
         let scale = architecture.initializer_range();
         let residual = if architecture.is_causal() { (2.0 * architecture.num_layers() as f64).powf(-0.5) } else { 1.0 };
         Self::zeros(architecture, device).fill(|name, shape| {
@@ -390,13 +434,16 @@ impl Network {
             Self::Llama(n) => Architecture::Llama(n.architecture().clone()),
             Self::Qwen2(n) => Architecture::Qwen2(n.architecture().clone()),
             Self::Speech(n) => Architecture::Speech(n.architecture().clone()),
+            Self::SpeechT5(n) => Architecture::SpeechT5(n.architecture().clone()),
         }
     }
 
     /// The output for the wanted places: over the vocabulary, the classes or the tags, or queries for codes.
     pub fn forward(&self, input: &Input, wanted: &Wanted) -> Result<Output> {
-        if let Self::Speech(n) = self {
-            return n.forward(input, wanted);
+        match self {
+            Self::Speech(n) => return n.forward(input, wanted),
+            Self::SpeechT5(n) => return n.forward(input, wanted),
+            _ => {}
         }
         if input.sound.is_some() {
             let name = self.architecture().name();
@@ -455,14 +502,15 @@ impl Network {
             Self::Bert(n) => Ok(n.hidden(input)),
             Self::Gpt2(n) => Ok(n.hidden(input, None)),
             Self::Llama(n) | Self::Qwen2(n) => Ok(n.hidden(input, None)),
-            Self::Speech(n) => n.layer_output(input, n.architecture().num_layers),
+            Self::Speech(_) | Self::SpeechT5(_) => self.layer_output(input, self.architecture().num_layers()),
         }
     }
 
-    /// What comes out of the given number of layers of a speech network (0: what goes into the first): `[B*T, C]`.
+    /// What comes out of the given number of layers of the encoder of a speech network (0: what goes into the first): `[B*T, C]`.
     pub fn layer_output(&self, input: &Input, num_layers: usize) -> Result<Tensor<2>> {
         match self {
             Self::Speech(n) => n.layer_output(input, num_layers),
+            Self::SpeechT5(n) => n.layer_output(input, num_layers),
             _ => Err(Error::Unsupported("only layers of speech networks can be read out".to_string())),
         }
     }
@@ -474,6 +522,7 @@ impl Network {
             Self::Gpt2(n) => Some(n.table()),
             Self::Llama(n) | Self::Qwen2(n) => Some(n.table()),
             Self::Speech(_) => None,
+            Self::SpeechT5(n) => Some(n.table()),
         }
     }
 
@@ -484,6 +533,7 @@ impl Network {
             Self::Gpt2(n) => (n.architecture().vocab_size, Some(n.architecture().config.max_seq_len)),
             Self::Llama(n) | Self::Qwen2(n) => (n.architecture().vocab_size, None),
             Self::Speech(_) => (0, None),
+            Self::SpeechT5(n) => (n.architecture().encoder.vocab_size, None),
         }
     }
 
@@ -510,7 +560,7 @@ impl Network {
             Self::Bert(n) => n.head(hidden, input).ok_or_else(|| no_head("token")),
             Self::Gpt2(n) => Ok(n.head(hidden)),
             Self::Llama(n) | Self::Qwen2(n) => Ok(n.head(hidden)),
-            Self::Speech(_) => Err(no_head("token")),
+            Self::Speech(_) | Self::SpeechT5(_) => Err(no_head("token")),
         }
     }
 
@@ -532,7 +582,7 @@ impl Network {
         let counts: Vec<usize> = new.iter().map(|tokens| tokens.len()).collect();
         pool::within(|| {
             let hidden = match self {
-                Self::Bert(_) | Self::Speech(_) => self.hidden(&input)?,
+                Self::Bert(_) | Self::Speech(_) | Self::SpeechT5(_) => self.hidden(&input)?,
                 Self::Gpt2(n) => n.hidden(&input, Some(cache)),
                 Self::Llama(n) | Self::Qwen2(n) => n.hidden(&input, Some(cache)),
             };

@@ -8,7 +8,7 @@ use crate::gpt2::GeluForm;
 use crate::llama::RopeScaling;
 use crate::network::{Architecture, Head};
 use crate::speech::Kind;
-use crate::{ConvFrontConfig, Error, Result, bert, gpt2, llama, speech};
+use crate::{ConvFrontConfig, Error, Result, bert, gpt2, llama, speech, speecht5};
 
 /// The key of `[model.bert.conv_front]`, which the public layout does not know.
 const CONV_FRONT: &str = "conv_front";
@@ -203,11 +203,12 @@ pub(crate) fn read(dir: &Path) -> Result<Architecture> {
         "qwen2" => Architecture::Qwen2(read_qwen2(&r)?),
         "gpt2" => Architecture::Gpt2(read_gpt2(&r)?),
         "bert" => Architecture::Bert(read_bert(&r)?),
+        "speecht5" => Architecture::SpeechT5(speecht5::read(&r)?),
         other => match Kind::ALL.into_iter().find(|kind| kind.model_type() == other) {
             Some(kind) => Architecture::Speech(speech::public::read(&r, kind)?),
             None => {
                 let speech: Vec<&str> = Kind::ALL.into_iter().map(Kind::model_type).collect();
-                let known = format!("bert, gpt2, llama, qwen2, {}", speech.join(", "));
+                let known = format!("bert, gpt2, llama, qwen2, speecht5, {}", speech.join(", "));
                 let problem = format!("has `model_type` \"{other}\", which is none of {known}");
                 return Err(r.error(problem, "choose a checkpoint of one of these"));
             }
@@ -337,6 +338,12 @@ pub(crate) fn write(architecture: &Architecture, ids: TokenIds) -> Value {
         Architecture::Gpt2(a) => write_gpt2(a),
         Architecture::Bert(a) => write_bert(a),
         Architecture::Speech(a) => speech::public::write(a),
+        Architecture::SpeechT5(a) => speecht5::write(a),
+    };
+    // Positions are counted from the padding token, so that there is one even without a tokenizer.
+    let ids = match architecture {
+        Architecture::SpeechT5(a) => TokenIds { pad: Some(a.pad), ..ids },
+        _ => ids,
     };
     for (key, id) in [("bos_token_id", ids.bos), ("eos_token_id", ids.eos), ("pad_token_id", ids.pad)] {
         json[key] = json!(id);
@@ -399,7 +406,7 @@ fn write_bert(a: &bert::Architecture) -> Value {
     let class = match a.head {
         Head::Classes(_) | Head::ClassesAndTokens(_) => CLASSIFIER,
         Head::Tags { .. } => TAGGER,
-        Head::Tokens | Head::Codes | Head::Hidden => "BertForMaskedLM",
+        Head::Tokens | Head::Codes | Head::Decoder | Head::Hidden => "BertForMaskedLM",
     };
     let mut json = json!({
         "architectures": [class], "model_type": "bert", "hidden_act": activation(a.gelu),

@@ -29,6 +29,7 @@ pub use architecture::{
     Activation, AdapterForm, AdapterSizes, Architecture, Blocks, ConvLayer, FeatureNorm, Front, Kind, PositionSizes,
     Positions, QuantizerConfig, Rates,
 };
+pub(crate) use init::fresh;
 
 use crate::input::{Input, Wanted};
 use crate::layer::{
@@ -39,15 +40,16 @@ use crate::network::{Head, chosen, no_head};
 use crate::{Codes, Error, Output, Result};
 
 /// Dropout sites outside of layers.
-const PROJECTION: u64 = 0;
-const ENCODER: u64 = 1;
+pub(crate) const PROJECTION: u64 = 0;
+pub(crate) const ENCODER: u64 = 1;
 const FEATURES: u64 = 2;
 const LAST: u64 = 3;
 
+/// Features to the width of the encoder.
 #[derive(Module, Debug)]
-struct Projection {
-    layer_norm: Option<LayerNorm>,
-    projection: Linear,
+pub(crate) struct Projection {
+    pub(crate) layer_norm: Option<LayerNorm>,
+    pub(crate) projection: Linear,
 }
 
 #[derive(Module, Debug)]
@@ -87,9 +89,9 @@ pub struct Speech {
 }
 
 /// Features before their norm, and after it.
-struct Features {
-    raw: Tensor<3>,
-    normalised: Tensor<3>,
+pub(crate) struct Features {
+    pub(crate) raw: Tensor<3>,
+    pub(crate) normalised: Tensor<3>,
 }
 
 impl Speech {
@@ -151,7 +153,7 @@ impl Speech {
 
     /// The output for the wanted frames: over the vocabulary, or queries with what the quantizer makes of the frames.
     pub(crate) fn forward(&self, input: &Input, wanted: &Wanted) -> Result<Output> {
-        let sound = self.fits(input)?;
+        let sound = self.architecture.fits(input)?;
         if let Wanted::Codes(places) = wanted {
             return self.codes(input, sound, places);
         }
@@ -167,20 +169,20 @@ impl Speech {
 
     /// What comes out of the given number of layers (0: what goes into the first) `[B*T, C]`, before any adapter.
     pub(crate) fn layer_output(&self, input: &Input, num_layers: usize) -> Result<Tensor<2>> {
-        let sound = self.fits(input)?;
+        let sound = self.architecture.fits(input)?;
         if num_layers > self.architecture.num_layers {
             let all = self.architecture.num_layers;
             return Err(Error::Unsupported(format!("there is no layer {num_layers}; the network has {all}")));
         }
         let (x, _) = self.features(sound);
-        let pass = self.pass(input, sound, x.raw.dims()[1]);
+        let pass = self.architecture.pass(input, sound, x.raw.dims()[1]);
         Ok(flat(self.encoded(&x, input, sound, &pass, num_layers)))
     }
 
     /// What comes out last `[B*T, C]`.
     fn hidden(&self, input: &Input, sound: &Sound) -> Tensor<2> {
         let (x, frames) = self.features(sound);
-        let pass = self.pass(input, sound, x.raw.dims()[1]);
+        let pass = self.architecture.pass(input, sound, x.raw.dims()[1]);
         let x = self.encoded(&x, input, sound, &pass, self.architecture.num_layers);
         flat(self.adapted(x, frames, &pass))
     }
@@ -189,7 +191,7 @@ impl Speech {
         let parts = (&self.quantizer, &self.project_q, &self.project_hid);
         let (Some(quantizer), Some(project_q), Some(project_hid)) = parts else { return Err(no_head("quantizer")) };
         let (features, frames) = self.features(sound);
-        let pass = self.pass(input, sound, features.raw.dims()[1]);
+        let pass = self.architecture.pass(input, sound, features.raw.dims()[1]);
         let x = chosen(flat(features.normalised.clone()), places);
         let x = pass.drop_outside(x, self.architecture.rates.features, FEATURES);
         let noise =
@@ -201,102 +203,10 @@ impl Speech {
         Ok(project_hid.output(chosen(hidden, places)).with_codes(codes))
     }
 
-    /// The sound, if it is one that this network can hear.
-    fn fits<'a>(&self, input: &'a Input) -> Result<&'a Sound> {
-        let a = &self.architecture;
-        let unsupported = |text: String| Err(Error::Unsupported(text));
-        let Some(sound) = input.sound.as_deref() else {
-            return unsupported(format!("`{}` hears sound and reads no text; give it recordings", a.kind.name()));
-        };
-        let (rows, features) = (sound.num_rows(), a.num_features());
-        if sound.num_features != features {
-            let found = sound.num_features;
-            return unsupported(format!("the network hears {features} numbers a step, but the sound has {found}"));
-        }
-        let frames = a.downsampling().num_frames(sound.num_steps);
-        if frames == 0 {
-            let least = a.downsampling().num_steps(1);
-            return unsupported(format!("a sound of {} steps is shorter than the {least} of a frame", sound.num_steps));
-        }
-        let lengths_fit = sound.frames.len() == rows && sound.lengths.iter().all(|len| *len <= sound.num_steps);
-        if sound.values.len() != rows * sound.num_steps * features || sound.num_frames != frames || !lengths_fit {
-            return unsupported(format!(
-                "{} numbers, {} steps and {} frames of {rows} rows do not belong together",
-                sound.values.len(),
-                sound.num_steps,
-                sound.num_frames
-            ));
-        }
-        let hides = |mask: &[bool], width: usize| mask.is_empty() || mask.len() == rows * width;
-        if !hides(&sound.is_hidden, frames) || !hides(&sound.is_hidden_channel, a.hidden_size) {
-            return unsupported("what is hidden has another shape than the frames".to_string());
-        }
-        Ok(sound)
-    }
-
-    fn device(&self) -> Device {
-        self.body.feature_projection.projection.parts().weight.device()
-    }
-
     /// Features of the sound, and how many frames of each row are no padding.
     fn features(&self, sound: &Sound) -> (Features, Vec<usize>) {
-        let a = &self.architecture;
-        let shape = [sound.num_rows(), sound.num_steps, sound.num_features];
-        let x = Tensor::<3>::from_data(TensorData::new(sound.values.clone(), shape), &self.device());
-        let raw = match (&a.front, &self.body.feature_extractor) {
-            (Front::Waves { layers, norm, .. }, Some(convolutions)) => {
-                let form = Form::from(a.feature_activation);
-                if a.feature_gradient_scale == 0.0 {
-                    convolutions.clone().no_grad().forward(x, layers, *norm, form)
-                } else {
-                    scale_gradient(convolutions.forward(x, layers, *norm, form), a.feature_gradient_scale)
-                }
-            }
-            _ => x,
-        };
-        let front = a.front.downsampling();
-        let frames = sound.lengths.iter().map(|len| front.num_frames(*len)).collect();
-        let normalised = match &self.body.feature_projection.layer_norm {
-            Some(norm) => norm.forward(raw.clone()),
-            None => raw.clone(),
-        };
-        (Features { raw, normalised }, frames)
-    }
-
-    /// What all layers share, for rows of `t` frames.
-    fn pass(&self, input: &Input, sound: &Sound, t: usize) -> Pass {
-        let a = &self.architecture;
-        let (b, front) = (sound.num_rows(), a.front.downsampling());
-        let frames: Vec<usize> = sound.lengths.iter().map(|len| front.num_frames(*len)).collect();
-        let is_padded = frames.iter().any(|frames| *frames < t);
-        let is_frame: Vec<bool> = frames.iter().flat_map(|frames| (0..t).map(move |at| at < *frames)).collect();
-        let positions = match &a.blocks {
-            Blocks::Transformer { .. } => Positions::None,
-            Blocks::Conformer { positions, .. } => *positions,
-        };
-        Pass {
-            attention: attention::Attention {
-                num_heads: a.num_heads,
-                num_kv_heads: a.num_heads,
-                scale: ((a.hidden_size / a.num_heads) as f32).sqrt().recip(),
-                may_attend: frames.iter().flat_map(|n| std::iter::repeat_n([0, *n as u32], t)).collect(),
-                dropout: None,
-            },
-            form: a.activation.into(),
-            rates: a.rates,
-            dropout: input.dropout.clone(),
-            is_frame: if is_padded { is_frame.into() } else { [].into() },
-            distances: if positions == Positions::Relative { distances(t, a.hidden_size) } else { [].into() },
-            rotation: match positions {
-                Positions::Rotary { base } => {
-                    let half = a.hidden_size / a.num_heads / 2;
-                    let frequencies: Vec<f64> = (0..half).map(|i| base.powf(-(i as f64) / half as f64)).collect();
-                    let places: Arc<[i32]> = (0..b * t).map(|i| (i % t) as i32).collect();
-                    Some(Rotation::new(&places, &frequencies))
-                }
-                _ => None,
-            },
-        }
+        let body = &self.body;
+        self.architecture.features(sound, body.feature_extractor.as_ref(), &body.feature_projection)
     }
 
     /// What comes out of so many layers `[B, T, C]`.
@@ -324,7 +234,7 @@ impl Speech {
                 Layer::Transformer(_) => None,
             };
             let run = move |layer: &Layer, x: Tensor<3>, pass: &Pass| match layer {
-                Layer::Transformer(layer) => layer.forward(x, i, pass),
+                Layer::Transformer(layer) => layer.forward(x, i, None, pass),
                 Layer::Conformer(layer) => layer.forward(x, i, sight.as_ref(), pass),
             };
             x = if input.recompute {
@@ -342,26 +252,7 @@ impl Speech {
 
     /// `x` `[B, T, C]` with the learned vector in hidden frames, and zeros in hidden channels and padding.
     fn hiding(&self, x: Tensor<3>, sound: &Sound, pass: &Pass) -> Tensor<3> {
-        let [b, t, width] = x.dims();
-        let device = x.device();
-        let a = &self.architecture;
-        let mut x = x;
-        let vector = self.body.masked_spec_embed.as_ref().filter(|_| a.hides && sound.is_hidden.iter().any(|is| *is));
-        if let Some(vector) = vector {
-            let num = sound.num_frames;
-            // Behind an adapter a frame stands for several.
-            let ratio = t.div_ceil(num.max(1)).max(1);
-            let place = |i: usize| i / t * num + (i % t / ratio).min(num - 1);
-            let is_hidden: Vec<f32> = (0..b * t).map(|i| f32::from(u8::from(sound.is_hidden[place(i)]))).collect();
-            let is_hidden = Tensor::<3>::from_data(TensorData::new(is_hidden, [b, t, 1]), &device);
-            let seen = is_hidden.clone() * -1.0 + 1.0;
-            x = x * seen + vector.val().reshape([1, 1, width]) * is_hidden;
-        }
-        if a.hides && sound.is_hidden_channel.iter().any(|is| *is) {
-            let seen: Vec<f32> = sound.is_hidden_channel.iter().map(|is| f32::from(u8::from(!*is))).collect();
-            x = x * Tensor::<3>::from_data(TensorData::new(seen, [b, 1, width]), &device);
-        }
-        pass.without_padding(x)
+        pass.without_padding(self.architecture.hiding(x, self.body.masked_spec_embed.as_ref(), sound))
     }
 
     /// `x` `[B, T, C]` behind what follows the encoder.
@@ -393,6 +284,128 @@ impl Speech {
     }
 }
 
+impl Architecture {
+    /// The sound, if it is one that this network can hear.
+    pub(crate) fn fits<'a>(&self, input: &'a Input) -> Result<&'a Sound> {
+        let unsupported = |text: String| Err(Error::Unsupported(text));
+        let Some(sound) = input.sound.as_deref() else {
+            return unsupported(format!("`{}` hears sound and reads no text; give it recordings", self.kind.name()));
+        };
+        let (rows, features) = (sound.num_rows(), self.num_features());
+        if sound.num_features != features {
+            let found = sound.num_features;
+            return unsupported(format!("the network hears {features} numbers a step, but the sound has {found}"));
+        }
+        let frames = self.downsampling().num_frames(sound.num_steps);
+        if frames == 0 {
+            let least = self.downsampling().num_steps(1);
+            return unsupported(format!("a sound of {} steps is shorter than the {least} of a frame", sound.num_steps));
+        }
+        let lengths_fit = sound.frames.len() == rows && sound.lengths.iter().all(|len| *len <= sound.num_steps);
+        if sound.values.len() != rows * sound.num_steps * features || sound.num_frames != frames || !lengths_fit {
+            return unsupported(format!(
+                "{} numbers, {} steps and {} frames of {rows} rows do not belong together",
+                sound.values.len(),
+                sound.num_steps,
+                sound.num_frames
+            ));
+        }
+        let hides = |mask: &[bool], width: usize| mask.is_empty() || mask.len() == rows * width;
+        if !hides(&sound.is_hidden, frames) || !hides(&sound.is_hidden_channel, self.hidden_size) {
+            return unsupported("what is hidden has another shape than the frames".to_string());
+        }
+        Ok(sound)
+    }
+
+    /// Features of the sound, and how many frames of each row are no padding.
+    pub(crate) fn features(
+        &self,
+        sound: &Sound,
+        convolutions: Option<&ConvEncoder>,
+        projection: &Projection,
+    ) -> (Features, Vec<usize>) {
+        let shape = [sound.num_rows(), sound.num_steps, sound.num_features];
+        let device = projection.projection.parts().weight.device();
+        let x = Tensor::<3>::from_data(TensorData::new(sound.values.clone(), shape), &device);
+        let raw = match (&self.front, convolutions) {
+            (Front::Waves { layers, norm, .. }, Some(convolutions)) => {
+                let form = Form::from(self.feature_activation);
+                if self.feature_gradient_scale == 0.0 {
+                    convolutions.clone().no_grad().forward(x, layers, *norm, form)
+                } else {
+                    scale_gradient(convolutions.forward(x, layers, *norm, form), self.feature_gradient_scale)
+                }
+            }
+            _ => x,
+        };
+        let front = self.front.downsampling();
+        let frames = sound.lengths.iter().map(|len| front.num_frames(*len)).collect();
+        let normalised = match &projection.layer_norm {
+            Some(norm) => norm.forward(raw.clone()),
+            None => raw.clone(),
+        };
+        (Features { raw, normalised }, frames)
+    }
+
+    /// What all layers share, for rows of `t` frames.
+    pub(crate) fn pass(&self, input: &Input, sound: &Sound, t: usize) -> Pass {
+        let (b, front) = (sound.num_rows(), self.front.downsampling());
+        let frames: Vec<usize> = sound.lengths.iter().map(|len| front.num_frames(*len)).collect();
+        let is_padded = frames.iter().any(|frames| *frames < t);
+        let is_frame: Vec<bool> = frames.iter().flat_map(|frames| (0..t).map(move |at| at < *frames)).collect();
+        let positions = match &self.blocks {
+            Blocks::Transformer { .. } => Positions::None,
+            Blocks::Conformer { positions, .. } => *positions,
+        };
+        Pass {
+            attention: attention::Attention {
+                num_heads: self.num_heads,
+                num_kv_heads: self.num_heads,
+                scale: ((self.hidden_size / self.num_heads) as f32).sqrt().recip(),
+                may_attend: frames.iter().flat_map(|n| std::iter::repeat_n([0, *n as u32], t)).collect(),
+                dropout: None,
+            },
+            form: self.activation.into(),
+            rates: self.rates,
+            dropout: input.dropout.clone(),
+            is_frame: if is_padded { is_frame.into() } else { [].into() },
+            distances: if positions == Positions::Relative { distances(t, self.hidden_size) } else { [].into() },
+            rotation: match positions {
+                Positions::Rotary { base } => {
+                    let half = self.hidden_size / self.num_heads / 2;
+                    let frequencies: Vec<f64> = (0..half).map(|i| base.powf(-(i as f64) / half as f64)).collect();
+                    let places: Arc<[i32]> = (0..b * t).map(|i| (i % t) as i32).collect();
+                    Some(Rotation::new(&places, &frequencies))
+                }
+                _ => None,
+            },
+        }
+    }
+
+    /// `x` `[B, T, C]` with the learned vector in hidden frames, and zeros in hidden channels.
+    pub(crate) fn hiding(&self, x: Tensor<3>, vector: Option<&Param<Tensor<1>>>, sound: &Sound) -> Tensor<3> {
+        let [b, t, width] = x.dims();
+        let device = x.device();
+        let mut x = x;
+        let vector = vector.filter(|_| self.hides && sound.is_hidden.iter().any(|is| *is));
+        if let Some(vector) = vector {
+            let num = sound.num_frames;
+            // Behind an adapter a frame stands for several.
+            let ratio = t.div_ceil(num.max(1)).max(1);
+            let place = |i: usize| i / t * num + (i % t / ratio).min(num - 1);
+            let is_hidden: Vec<f32> = (0..b * t).map(|i| f32::from(u8::from(sound.is_hidden[place(i)]))).collect();
+            let is_hidden = Tensor::<3>::from_data(TensorData::new(is_hidden, [b, t, 1]), &device);
+            let seen = is_hidden.clone() * -1.0 + 1.0;
+            x = x * seen + vector.val().reshape([1, 1, width]) * is_hidden;
+        }
+        if self.hides && sound.is_hidden_channel.iter().any(|is| *is) {
+            let seen: Vec<f32> = sound.is_hidden_channel.iter().map(|is| f32::from(u8::from(!*is))).collect();
+            x = x * Tensor::<3>::from_data(TensorData::new(seen, [b, 1, width]), &device);
+        }
+        x
+    }
+}
+
 /// Sines and cosines of all distances of `t` frames, from the farthest later one to the farthest earlier one: `[2T-1, C]`.
 fn distances(t: usize, width: usize) -> Arc<[f32]> {
     let rates: Vec<f64> = (0..width / 2).map(|pair| 10_000f64.powf(-((2 * pair) as f64) / width as f64)).collect();
@@ -403,7 +416,7 @@ fn distances(t: usize, width: usize) -> Arc<[f32]> {
 }
 
 /// Rows of frames as one list: `[B*T, C]`.
-fn flat(x: Tensor<3>) -> Tensor<2> {
+pub(crate) fn flat(x: Tensor<3>) -> Tensor<2> {
     let [b, t, c] = x.dims();
     x.reshape([b * t, c])
 }
@@ -430,4 +443,4 @@ fn noise(how: Gumbel, places: &[i32], sound: &Sound, input: &Input, entries: usi
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

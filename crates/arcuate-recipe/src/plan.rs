@@ -150,6 +150,14 @@ fn shape(model: &ModelConfig, precision: Precision) -> Shape {
         }
         ModelConfig::Bert(m) => encoder(m.hidden_size, m.num_layers, m.num_heads, m.intermediate_size, m.dropout, 3),
         ModelConfig::Hubert(m) => encoder(m.hidden_size, m.num_layers, m.num_heads, m.intermediate_size, m.dropout, 3),
+        // As if there were a token for every frame; a layer of the decoder has four more maps.
+        ModelConfig::Speecht5(m) => {
+            let s = encoder(m.hidden_size, m.num_layers, m.num_heads, m.intermediate_size, m.dropout, 3);
+            let (layers, heads, inner) = (m.decoder.num_layers, m.decoder.num_heads, m.decoder.intermediate_size);
+            let d = encoder(m.hidden_size, layers, heads, inner, m.dropout, 7);
+            let kept = (s.layers * s.kept + d.layers * (d.kept + 4 * d.c)) / (s.layers + d.layers).max(1);
+            Shape { layers: s.layers + d.layers, kept, ..s }
+        }
         ModelConfig::Wav2vec2(m) => {
             encoder(m.hidden_size, m.num_layers, m.num_heads, m.intermediate_size, m.dropout, 3)
         }
@@ -169,6 +177,7 @@ fn shape(model: &ModelConfig, precision: Precision) -> Shape {
 fn sound_front(model: &ModelConfig, downsampling: Option<&Downsampling>) -> (u64, u64) {
     let channels = match model {
         ModelConfig::Hubert(m) => m.conv_channels,
+        ModelConfig::Speecht5(m) => m.conv_channels,
         ModelConfig::Wav2vec2(m) => m.conv_channels,
         ModelConfig::Wav2vec2Conformer(m) => m.conv_channels,
         _ => return (0, 0),

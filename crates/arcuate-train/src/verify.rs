@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arcuate_model::tensors::TensorFile;
-use arcuate_model::{Architecture, Head, Input, Network, Wanted};
+use arcuate_model::{Head, Input, Network, Wanted};
 use arcuate_ops::gradcheck::{distance, values};
 use arcuate_ops::linear_cross_entropy::CrossEntropy;
 use burn::tensor::{Device, Tensor};
@@ -15,6 +15,7 @@ use crate::optimizer::{Gradients, Optimizer, OptimizerConfig, adamw};
 use crate::run::{Collect, global_norm};
 use crate::{Error, Result};
 
+mod decoder;
 mod speech;
 
 /// One line of the table.
@@ -115,6 +116,17 @@ impl Case<'_> {
     fn floats(&self, name: &str) -> Result<Option<Vec<f32>>> {
         Ok(self.file.f32(name).map_err(other)?.map(|v| v.data))
     }
+
+    /// Compares `output.NAME` with our numbers where they count.
+    fn compare(&self, name: &str, ours: &[f32], counts: impl Fn(usize) -> bool, tolerance: &Tolerance) -> Result<Line> {
+        let what = format!("output.{name}");
+        let expected = self.floats(&what)?.unwrap_or_default();
+        if ours.len() != expected.len() {
+            return Err(broken(self.path, format!("has `{what}` of another shape than the model gives")));
+        }
+        let apart = (0..ours.len()).filter(|i| counts(*i)).map(|i| f64::from((ours[i] - expected[i]).abs()));
+        Ok(Line { what, difference: worst(apart), tolerance: tolerance.output_abs, measure: "absolute" })
+    }
 }
 
 /// Whether a model has one output for a whole row.
@@ -150,28 +162,20 @@ pub fn verify(dir: &Path, reference: &Path, device: &Device) -> Result<Vec<Line>
     let mut lines = Vec::new();
     let mut network = arcuate_model::load(dir, &device).map_err(other)?;
 
-    let hears = matches!(network.architecture(), Architecture::Speech(_));
-    if hears {
+    let architecture = network.architecture();
+    let (hears, has_decoder) = (architecture.downsampling().is_some(), *architecture.head() == Head::Decoder);
+    if has_decoder {
+        lines.extend(decoder::outputs(&case, &network, &options.tolerance)?);
+    } else if hears {
         lines.extend(speech::outputs(&case, dir, &network, &options.tolerance)?);
-    } else if let Some(expected) = case.floats("output.logits")? {
+    } else if names.iter().any(|name| name == "output.logits") {
         let (input, mask) = case.input("input.")?;
         let classes = classifies(&network);
         let wanted = if classes { Wanted::Rows } else { Wanted::All };
         let logits = network.valid().forward(&input, &wanted).map_err(other)?.logits();
         let width = logits.dims()[1];
-        let ours = values(logits);
-        if ours.len() != expected.len() {
-            return Err(broken(reference, "has `output.logits` of another shape than the model gives"));
-        }
         let counts = |i: usize| classes || mask.is_empty() || mask[i / width];
-        let apart = (0..ours.len()).filter(|i| counts(*i)).map(|i| f64::from((ours[i] - expected[i]).abs()));
-        let what = "output.logits".to_string();
-        lines.push(Line {
-            what,
-            difference: worst(apart),
-            tolerance: options.tolerance.output_abs,
-            measure: "absolute",
-        });
+        lines.push(case.compare("logits", &values(logits), counts, &options.tolerance)?);
     }
 
     let given = |i: usize| ["input_ids", "input_values", "input_features"].map(|name| format!("train.{i}.{name}"));
@@ -181,8 +185,11 @@ pub fn verify(dir: &Path, reference: &Path, device: &Device) -> Result<Vec<Line>
     }
     let batch = |network: &Network, i: usize| -> Result<(f64, Gradients, f64)> {
         let prefix = format!("train.{i}.");
-        let (sum, count) =
-            if hears { speech::loss(&case, dir, network, &prefix)? } else { text_loss(&case, network, &prefix)? };
+        let (sum, count) = match (has_decoder, hears) {
+            (true, _) => decoder::loss(&case, network, &prefix)?,
+            (false, true) => speech::loss(&case, dir, network, &prefix)?,
+            (false, false) => text_loss(&case, network, &prefix)?,
+        };
         let loss = f64::from(sum.clone().into_scalar::<f32>()) / count;
         let mut grads = Gradients::new();
         network.visit(&mut Collect { from: sum.backward(), into: &mut grads });

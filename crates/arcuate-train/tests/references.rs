@@ -26,7 +26,7 @@ fn every_reference_holds() {
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.join("reference.json").exists())
         .collect();
-    assert!(dirs.len() >= 40, "{} references", dirs.len());
+    assert!(dirs.len() >= 48, "{} references", dirs.len());
     let wrong: Vec<String> = dirs.iter().flat_map(|dir| check(dir)).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     // The same without kernels of ours: what a GPU is given to compute.

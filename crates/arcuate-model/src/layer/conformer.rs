@@ -22,6 +22,7 @@ use super::basic::zeros;
 use super::batch_norm::BatchNorm;
 use super::conv_encoder::Conv1d;
 use super::pass::{Pass, Place, Sight};
+use super::relative::attention_by_distance;
 use super::{Embedding, FeedForward, LayerNorm, Linear, Seen};
 use crate::speech::Positions;
 
@@ -81,10 +82,7 @@ impl SelfAttention {
             (Some(table), Positions::Key { left, right }) => {
                 // Numbers of distances grow with how much earlier the key is; the table begins with the earliest.
                 let reversed: Arc<[i32]> = (0..(left + right + 1) as i32).rev().collect();
-                let table = table.forward(&reversed) * scale;
-                let scores = linear(query.clone().reshape([b * t * heads, head]), table, None, Layout::OutIn);
-                let scores = scores.reshape([b * t, heads, left + right + 1]);
-                attention_relative(query, key, value, scores, *right, &how)
+                attention_by_distance(query, key, value, table.forward(&reversed), *right, &how)
             }
             _ => match self.relative_parts(pass, t, &query.device()) {
                 None => attention(query, key, value, &how),

@@ -1,13 +1,16 @@
 //! The encoder layer of wav2vec 2.0 and HuBERT, with the norm before or after each part, and a small adapter of a language if wanted.
-// B rows, T frames, C channels
+//!
+//! That of SpeechT5 is the same with vectors for distances, and its decoder has the same attention and feed-forward parts.
+// B rows, T frames, C channels, Q queries, K keys, R distances, H head channels
 
 use arcuate_ops::activation::{Form, activate};
-use arcuate_ops::attention::attention;
+use arcuate_ops::attention::{self, attention};
 use arcuate_ops::feed_forward::feed_forward;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::pass::{Pass, Place};
+use super::relative::attention_by_distance;
 use super::{LayerNorm, Linear};
 
 /// Epsilon of the norm of an adapter; PyTorch's default, whatever the rest of the network has.
@@ -58,12 +61,39 @@ impl FeedForward {
     }
 }
 
+/// Attention with its maps.
 #[derive(Module, Debug)]
-struct Attention {
+pub(super) struct Attention {
     k_proj: Linear,
     v_proj: Linear,
     q_proj: Linear,
-    out_proj: Linear,
+    pub(super) out_proj: Linear,
+}
+
+impl Attention {
+    pub(super) fn new(width: usize, device: &Device) -> Self {
+        let square = || Linear::new(width, width, true, device);
+        Self { k_proj: square(), v_proj: square(), q_proj: square(), out_proj: square() }
+    }
+
+    /// What the queries `x` `[B, Q, C]` read in `memory` `[B, K, C]`, before the last map; `table` `[2R, H]` has a vector for
+    /// each distance from `R` later to `R - 1` earlier.
+    pub(super) fn mixed(
+        &self,
+        x: Tensor<3>,
+        memory: Tensor<3>,
+        table: Option<Tensor<2>>,
+        how: &attention::Attention,
+    ) -> Tensor<3> {
+        let (q, k, v) = (self.q_proj.forward(x), self.k_proj.forward(memory.clone()), self.v_proj.forward(memory));
+        match table {
+            Some(table) => {
+                let zero = table.dims()[0] / 2;
+                attention_by_distance(q, k, v, table, zero, how)
+            }
+            None => attention(q, k, v, how),
+        }
+    }
 }
 
 /// A few weights of one language behind a layer (Pratap et al. 2023).
@@ -102,9 +132,8 @@ impl TransformerLayer {
         device: &Device,
     ) -> Self {
         let linear = |inputs, outputs| Linear::new(inputs, outputs, true, device);
-        let square = || linear(width, width);
         Self {
-            attention: Attention { k_proj: square(), v_proj: square(), q_proj: square(), out_proj: square() },
+            attention: Attention::new(width, device),
             layer_norm: LayerNorm::new(width, eps, device),
             feed_forward: FeedForward::new(width, inner, device),
             final_layer_norm: LayerNorm::new(width, eps, device),
@@ -117,16 +146,17 @@ impl TransformerLayer {
         }
     }
 
-    /// `x` `[B, T, C]` after this layer, number `i`.
-    pub(crate) fn forward(&self, x: Tensor<3>, i: usize, pass: &Pass) -> Tensor<3> {
+    /// `x` `[B, T, C]` after this layer, number `i`; `table` `[2R, H]` has a vector for each distance, if any.
+    pub(crate) fn forward(&self, x: Tensor<3>, i: usize, table: Option<Tensor<2>>, pass: &Pass) -> Tensor<3> {
+        let mixed = |h: Tensor<3>| self.attention.mixed(h.clone(), h, table, &pass.attention(i));
         let places = [Place::Activation, Place::FeedForward];
         if !self.pre_norm {
-            let mixed = self.attention.out_proj.forward(self.mixed(x.clone(), i, pass));
+            let mixed = self.attention.out_proj.forward(mixed(x.clone()));
             let x = self.layer_norm.forward_sum(pass.drop(mixed, pass.rates.hidden, i, Place::Attention), x);
             let h = self.feed_forward.forward(x.clone(), None, pass.form, pass, i, places);
             return self.final_layer_norm.forward_sum(h, x);
         }
-        let mixed = self.mixed(self.layer_norm.forward(x.clone()), i, pass);
+        let mixed = mixed(self.layer_norm.forward(x.clone()));
         let out = &self.attention.out_proj;
         let x = if pass.drops(pass.rates.hidden) {
             pass.drop(out.forward(mixed), pass.rates.hidden, i, Place::Attention) + x
@@ -139,11 +169,5 @@ impl TransformerLayer {
             Some(adapter) => adapter.forward(x),
             None => x,
         }
-    }
-
-    fn mixed(&self, h: Tensor<3>, i: usize, pass: &Pass) -> Tensor<3> {
-        let a = &self.attention;
-        let (q, k, v) = (a.q_proj.forward(h.clone()), a.k_proj.forward(h.clone()), a.v_proj.forward(h));
-        attention(q, k, v, &pass.attention(i))
     }
 }

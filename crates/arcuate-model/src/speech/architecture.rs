@@ -21,9 +21,12 @@ pub enum Kind {
     Wav2Vec2Conformer,
     /// w2v-BERT 2.0
     Wav2Vec2Bert,
+    /// The encoder of SpeechT5
+    SpeechT5,
 }
 
 impl Kind {
+    /// Those that are networks of their own.
     pub(crate) const ALL: [Self; 4] = [Self::Wav2Vec2, Self::Hubert, Self::Wav2Vec2Conformer, Self::Wav2Vec2Bert];
 
     /// Our name: the table of a recipe, and the beginning of the names of tensors.
@@ -33,6 +36,7 @@ impl Kind {
             Self::Hubert => "hubert",
             Self::Wav2Vec2Conformer => "wav2vec2_conformer",
             Self::Wav2Vec2Bert => "wav2vec2_bert",
+            Self::SpeechT5 => "speecht5",
         }
     }
 
@@ -52,6 +56,7 @@ impl Kind {
             Self::Hubert => "Hubert",
             Self::Wav2Vec2Conformer => "Wav2Vec2Conformer",
             Self::Wav2Vec2Bert => "Wav2Vec2Bert",
+            Self::SpeechT5 => "SpeechT5",
         }
     }
 

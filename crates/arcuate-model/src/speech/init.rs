@@ -34,19 +34,23 @@ impl Speech {
     /// The network with fresh weights.
     pub(crate) fn init(self, seed: u64) -> Network {
         let scale = self.architecture().initializer_range;
-        let network = Network::Speech(self);
-        let shapes: BTreeMap<String, Vec<usize>> =
-            network.parameters().into_iter().map(|info| (info.name, info.shape)).collect();
-        let network = network.fill(|name, shape| Some(initial(name, shape, &shapes, scale, seed)));
-        // The lengths of a normalised weight are those of its directions at first.
-        let values = network.values();
-        network.fill(|name, shape| {
-            let directions = &values.get(&name.strip_suffix("original0").map(|start| format!("{start}original1"))?)?.1;
-            let taps = shape[2];
-            let length = |tap| directions.iter().skip(tap).step_by(taps).map(|x| f64::from(*x).powi(2)).sum::<f64>();
-            Some((0..taps).map(|tap| length(tap).sqrt() as f32).collect())
-        })
+        fresh(Network::Speech(self), scale, seed)
     }
+}
+
+/// A network with an encoder of speech with fresh weights; those of maps have this standard deviation.
+pub(crate) fn fresh(network: Network, scale: f64, seed: u64) -> Network {
+    let shapes: BTreeMap<String, Vec<usize>> =
+        network.parameters().into_iter().map(|info| (info.name, info.shape)).collect();
+    let network = network.fill(|name, shape| Some(initial(name, shape, &shapes, scale, seed)));
+    // The lengths of a normalised weight are those of its directions at first.
+    let values = network.values();
+    network.fill(|name, shape| {
+        let directions = &values.get(&name.strip_suffix("original0").map(|start| format!("{start}original1"))?)?.1;
+        let taps = shape[2];
+        let length = |tap| directions.iter().skip(tap).step_by(taps).map(|x| f64::from(*x).powi(2)).sum::<f64>();
+        Some((0..taps).map(|tap| length(tap).sqrt() as f32).collect())
+    })
 }
 
 fn initial(name: &str, shape: &[usize], shapes: &BTreeMap<String, Vec<usize>>, scale: f64, seed: u64) -> Vec<f32> {

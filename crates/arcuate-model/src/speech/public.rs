@@ -11,9 +11,9 @@ use crate::network::Head;
 use crate::public_config::Reader;
 
 /// Our own key: the factor of gradients of the convolutions over samples.
-const GRADIENT_SCALE: &str = "feature_gradient_scale";
+pub(crate) const GRADIENT_SCALE: &str = "feature_gradient_scale";
 /// The probability of hiding frames that is written where there is a vector for them; recipes have their own.
-const MASK_TIME_PROB: f64 = 0.05;
+pub(crate) const MASK_TIME_PROB: f64 = 0.05;
 
 /// Reads the keys of a network of this kind.
 pub(crate) fn read(r: &Reader, kind: Kind) -> Result<Architecture> {
@@ -87,7 +87,7 @@ pub(crate) fn read(r: &Reader, kind: Kind) -> Result<Architecture> {
     })
 }
 
-fn front(r: &Reader, kind: Kind) -> Result<Front> {
+pub(crate) fn front(r: &Reader, kind: Kind) -> Result<Front> {
     if kind == Kind::Wav2Vec2Bert {
         return Ok(Front::Frames(r.size_or("feature_projection_input_dim", 160)?));
     }
@@ -141,7 +141,7 @@ fn adapter(r: &Reader, kind: Kind, hidden_size: usize) -> Result<AdapterSizes> {
     })
 }
 
-fn activation(r: &Reader, key: &str, default: &str) -> Result<Activation> {
+pub(crate) fn activation(r: &Reader, key: &str, default: &str) -> Result<Activation> {
     let name = r.text_or(key, default);
     Activation::from_name(name)
         .ok_or_else(|| r.unsupported(key, name, "gelu, gelu_new, gelu_pytorch_tanh, silu, swish, relu"))
@@ -162,6 +162,28 @@ fn head(r: &Reader, kind: Kind) -> Result<Head> {
             }
             Err(r.unsupported("architectures", class, &supported))
         }
+    }
+}
+
+/// Convolutions over samples, and the one that carries positions.
+pub(crate) fn write_front(a: &Architecture, set: &mut impl FnMut(&str, Value)) {
+    match &a.front {
+        Front::Frames(features) => set("feature_projection_input_dim", json!(features)),
+        Front::Waves { layers, norm, bias } => {
+            let each = |of: fn(&ConvLayer) -> usize| json!(layers.iter().map(of).collect::<Vec<_>>());
+            set("conv_dim", each(|layer| layer.channels));
+            set("conv_kernel", each(|layer| layer.kernel));
+            set("conv_stride", each(|layer| layer.stride));
+            set("num_feat_extract_layers", json!(layers.len()));
+            set("feat_extract_norm", json!(if *norm == FeatureNorm::Group { "group" } else { "layer" }));
+            set("feat_extract_activation", json!(a.feature_activation.name()));
+            set("conv_bias", json!(bias));
+            set(GRADIENT_SCALE, json!(a.feature_gradient_scale));
+        }
+    }
+    if let Some(positions) = a.positions {
+        set("num_conv_pos_embeddings", json!(positions.kernel));
+        set("num_conv_pos_embedding_groups", json!(positions.groups));
     }
 }
 
@@ -193,24 +215,7 @@ pub(crate) fn write(a: &Architecture) -> Value {
         "use_weighted_layer_sum": false,
     });
     let mut set = |key: &str, value: Value| json[key] = value;
-    match &a.front {
-        Front::Frames(features) => set("feature_projection_input_dim", json!(features)),
-        Front::Waves { layers, norm, bias } => {
-            let each = |of: fn(&ConvLayer) -> usize| json!(layers.iter().map(of).collect::<Vec<_>>());
-            set("conv_dim", each(|layer| layer.channels));
-            set("conv_kernel", each(|layer| layer.kernel));
-            set("conv_stride", each(|layer| layer.stride));
-            set("num_feat_extract_layers", json!(layers.len()));
-            set("feat_extract_norm", json!(if *norm == FeatureNorm::Group { "group" } else { "layer" }));
-            set("feat_extract_activation", json!(a.feature_activation.name()));
-            set("conv_bias", json!(bias));
-            set(GRADIENT_SCALE, json!(a.feature_gradient_scale));
-        }
-    }
-    if let Some(positions) = a.positions {
-        set("num_conv_pos_embeddings", json!(positions.kernel));
-        set("num_conv_pos_embedding_groups", json!(positions.groups));
-    }
+    write_front(a, &mut set);
     match &a.blocks {
         Blocks::Transformer { pre_norm, attention_adapter } => {
             set("do_stable_layer_norm", json!(pre_norm));

@@ -11,8 +11,8 @@ use crate::{
     Architecture, Dropout, Head, Input, ModelConfig, Network, Seen, TokenIds, Visit, Vocabulary, Wanted, is_buffer,
 };
 
-const COMMON: &str = r#""hidden_size": 16, "num_layers": 2, "num_heads": 2, "intermediate_size": 24"#;
-const WAVES: &str = r#""conv_channels": 6, "conv_kernels": [5, 3, 2], "conv_strides": [3, 2, 1]"#;
+pub(crate) const COMMON: &str = r#""hidden_size": 16, "num_layers": 2, "num_heads": 2, "intermediate_size": 24"#;
+pub(crate) const WAVES: &str = r#""conv_channels": 6, "conv_kernels": [5, 3, 2], "conv_strides": [3, 2, 1]"#;
 const BASE: &str =
     r#""conv_bias": false, "feature_norm": "group", "pre_norm": false, "position_kernel": 4, "position_groups": 2"#;
 const LARGE: &str =
@@ -21,7 +21,7 @@ const QUANTIZER: &str =
     r#""quantizer": {"num_codebooks": 2, "codebook_size": 5, "code_size": 8, "projection_size": 7}"#;
 const ADAPTER: &str = r#""adapter": {"num_layers": 2, "stride": 2, "output_size": 12}"#;
 
-fn config(text: &str) -> ModelConfig {
+pub(crate) fn config(text: &str) -> ModelConfig {
     serde_json::from_str(&format!("{{{text}}}")).expect("a model")
 }
 
@@ -67,7 +67,7 @@ fn architecture(config: &ModelConfig, head: Head) -> Architecture {
 }
 
 /// A network whose parameters are all random: norms and biases too.
-fn network(config: &ModelConfig, head: Head, device: &Device) -> Network {
+pub(crate) fn network(config: &ModelConfig, head: Head, device: &Device) -> Network {
     let network = Network::init(architecture(config, head), 7, device);
     let names: Vec<String> = network.parameters().into_iter().map(|info| info.name).collect();
     network.fill(|name, shape| {
@@ -82,7 +82,7 @@ fn network(config: &ModelConfig, head: Head, device: &Device) -> Network {
 }
 
 /// Sound of these numbers of steps.
-fn sound(architecture: &Architecture, lengths: &[usize]) -> Sound {
+pub(crate) fn sound(architecture: &Architecture, lengths: &[usize]) -> Sound {
     let features = architecture.num_features().expect("hears");
     let downsampling = architecture.downsampling().expect("hears");
     let steps = *lengths.iter().max().expect("a row");
@@ -96,7 +96,7 @@ fn sound(architecture: &Architecture, lengths: &[usize]) -> Sound {
     Sound::new(all, steps, features, lengths.to_vec(), downsampling.num_frames(steps), frames)
 }
 
-fn input(sound: Sound) -> Input {
+pub(crate) fn input(sound: Sound) -> Input {
     let rows = sound.num_rows() as u64;
     let row_keys = (0..rows).map(|row| 1000 + row).collect();
     let mut input = Input::from_rows(0, 0, Vec::new(), &[]).expect("no tokens");
@@ -138,7 +138,6 @@ fn gradients_match_finite_differences() {
             (name == "quantizer.weight_proj.bias").then(|| (0..shape[0]).map(entry).collect())
         };
         let network = network(&config, head.clone(), &device).fill(ahead);
-        let names: Vec<String> = network.parameters().into_iter().map(|info| info.name).collect();
         let mut heard = sound(&network.architecture(), &[60, 44]);
         if head == Head::Codes {
             heard.is_hidden = (0..2 * heard.num_frames).map(|i| i % 3 == 1).collect();
@@ -158,24 +157,30 @@ fn gradients_match_finite_differences() {
             }
             loss
         };
-        let at = |by: f32| {
-            let moved = network.clone().fill(|name, shape| {
-                let len: usize = shape.iter().product();
-                let start = &network.values()[name].1;
-                let along = if is_buffer(name) { vec![0.0; len] } else { values(random([len], seed(&names, name))) };
-                Some(start.iter().zip(along).map(|(x, d)| x + by * d).collect())
-            });
-            f64::from(loss(&moved).into_scalar::<f32>())
-        };
-        let grads = loss(&network).backward();
-        let mut along = Along { grads: &grads, names: &names, sum: 0.0 };
-        network.visit(&mut along);
-        let step = 2e-4;
-        let numeric = (at(step) - at(-step)) / (2.0 * f64::from(step));
+        let (numeric, sum) = slopes(&network, loss);
         let name = config.name();
-        let apart = (numeric - along.sum).abs() / along.sum.abs().max(1.0);
-        assert!(apart < 2e-2, "{name} {head:?}: {numeric} {}", along.sum);
+        let apart = (numeric - sum).abs() / sum.abs().max(1.0);
+        assert!(apart < 2e-2, "{name} {head:?}: {numeric} {sum}");
     }
+}
+
+/// How a loss changes along random directions of all parameters: by differences and by gradients.
+pub(crate) fn slopes(network: &Network, loss: impl Fn(&Network) -> Tensor<1>) -> (f64, f64) {
+    let names: Vec<String> = network.parameters().into_iter().map(|info| info.name).collect();
+    let at = |by: f32| {
+        let moved = network.clone().fill(|name, shape| {
+            let len: usize = shape.iter().product();
+            let start = &network.values()[name].1;
+            let along = if is_buffer(name) { vec![0.0; len] } else { values(random([len], seed(&names, name))) };
+            Some(start.iter().zip(along).map(|(x, d)| x + by * d).collect())
+        });
+        f64::from(loss(&moved).into_scalar::<f32>())
+    };
+    let grads = loss(network).backward();
+    let mut along = Along { grads: &grads, names: &names, sum: 0.0 };
+    network.visit(&mut along);
+    let step = 2e-4;
+    ((at(step) - at(-step)) / (2.0 * f64::from(step)), along.sum)
 }
 
 #[test]
@@ -218,7 +223,7 @@ fn hidden_frames_are_the_learned_vector_and_hidden_channels_are_zero() {
         let Network::Speech(speech) = &network else { panic!("{network:?}") };
         let hears = input(heard.clone());
         let sound = hears.sound.as_deref().expect("sound");
-        let pass = speech.pass(&hears, sound, t);
+        let pass = speech.architecture().pass(&hears, sound, t);
         let x = random([rows, t, 16], 1);
         let (found, x) = (values(speech.hiding(x.clone(), sound, &pass)), values(x));
         let name = format!("{}.masked_spec_embed", config.name());
@@ -287,7 +292,8 @@ fn codes_are_asked_for_with_a_usage_that_is_a_distribution() {
     }
 }
 
-struct All<'a>(&'a Gradients, Vec<(String, Vec<f32>)>);
+/// All gradients by name.
+pub(crate) struct All<'a>(pub(crate) &'a Gradients, pub(crate) Vec<(String, Vec<f32>)>);
 
 impl Visit for All<'_> {
     fn visit<const D: usize>(&mut self, name: &str, value: &Param<Tensor<D>>) {
@@ -360,7 +366,7 @@ fn gradients_of_the_convolutions_can_be_scaled_or_left_out() {
     assert_eq!(none.len(), whole.iter().filter(|(name, _)| !name.contains("feature_extractor")).count());
 }
 
-fn saved(network: &Network) -> tempfile::TempDir {
+pub(crate) fn saved(network: &Network) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a temporary folder");
     crate::save(network, TokenIds { bos: None, eos: None, pad: Some(0) }, dir.path()).expect("written");
     dir

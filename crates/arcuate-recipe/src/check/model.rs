@@ -39,6 +39,7 @@ fn sizes(recipe: &Recipe) -> Sizes<'_> {
         ModelConfig::Gpt2(c) => plain(c.hidden_size, c.num_heads, c.max_seq_len),
         // Frames have no learned positions that could run out.
         ModelConfig::Hubert(c) => plain(c.hidden_size, c.num_heads, usize::MAX),
+        ModelConfig::Speecht5(c) => plain(c.hidden_size, c.num_heads, usize::MAX),
         ModelConfig::Wav2vec2(c) => plain(c.hidden_size, c.num_heads, usize::MAX),
         ModelConfig::Wav2vec2Bert(c) => plain(c.hidden_size, c.num_heads, usize::MAX),
         ModelConfig::Wav2vec2Conformer(c) => plain(c.hidden_size, c.num_heads, usize::MAX),

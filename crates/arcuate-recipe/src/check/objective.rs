@@ -45,6 +45,11 @@ pub(super) fn speech(recipe: &Recipe) -> Vec<Finding> {
             format!("the sources are recordings, but `{model}` reads texts"),
             "use a model that hears, such as `[model.wav2vec2]`",
         ),
+        _ if matches!(recipe.model, ModelConfig::Speecht5(_)) => finding(
+            format!("model.{model}"),
+            format!("`{model}` writes with a decoder, and no objective trains one yet; it can be verified"),
+            "train `[model.wav2vec2]` or another model that hears samples",
+        ),
         (false, false, false) if recipe.batch.max_frames.is_some() => finding(
             "batch.max_frames".to_owned(),
             "`max_frames` is for speech, and rows of text have no frames".to_owned(),
@@ -258,6 +263,12 @@ mod tests {
         let (_, end) = rest.split_once("[data.packing").unwrap_or_default();
         let read = format!("{start}[data.source.a]\npath = \"a.jsonl\"\n[data.packing{end}");
         assert_eq!(paths(speech, &read), ["data"]);
+        let (start, rest) = heard.split_once("[model.wav2vec2]").unwrap_or_default();
+        let (keys, end) = rest.split_once("[objective").unwrap_or_default();
+        let keys = keys.replace("pre_norm = true", "");
+        let decoder = "[model.speecht5.decoder]\nnum_layers = 1\nnum_heads = 4\nintermediate_size = 64\n";
+        let written = format!("{start}[model.speecht5]{keys}{decoder}[objective{end}");
+        assert_eq!(paths(speech, &written), ["model.speecht5"]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use arcuate_ops::gradcheck::values;
 use burn::tensor::{Tensor, TensorData, activation};
 use serde_json::Value;
 
-use super::{Case, Line, Tolerance, broken, other, worst};
+use super::{Case, Line, Tolerance, broken, other};
 use crate::{Error, Result};
 
 /// Added to frequencies before their logarithm.
@@ -51,7 +51,7 @@ impl Losses {
 }
 
 /// The sound under a prefix such as `input.` or `train.0.`.
-fn input(case: &Case, network: &Network, prefix: &str) -> Result<Input> {
+pub(super) fn input(case: &Case, network: &Network, prefix: &str) -> Result<Input> {
     let names = ["input_values", "input_features"].map(|name| format!("{prefix}{name}"));
     let mut found = None;
     for name in &names {
@@ -104,31 +104,28 @@ fn heard(input: &Input) -> &Sound {
     input.sound.as_deref().expect("made with sound")
 }
 
+/// Which numbers of something of all frames `[B*T, C]` are of frames that are no padding.
+pub(super) fn of_frames(width: usize, input: &Input) -> impl Fn(usize) -> bool {
+    let sound = heard(input);
+    move |i: usize| i / width % sound.num_frames < sound.frames[i / width / sound.num_frames]
+}
+
 /// Compares the recorded outputs.
 pub(super) fn outputs(case: &Case, dir: &Path, network: &Network, tolerance: &Tolerance) -> Result<Vec<Line>> {
     let names = case.file.names();
     let has = |name: &str| names.iter().any(|n| n == &format!("output.{name}"));
     let network = network.valid();
     let mut lines = Vec::new();
-    let compare = |what: &str, ours: Vec<f32>, counts: &dyn Fn(usize) -> bool| -> Result<Line> {
-        let what = format!("output.{what}");
-        let expected = case.floats(&what)?.unwrap_or_default();
-        if ours.len() != expected.len() {
-            return Err(broken(case.path, format!("has `{what}` of another shape than the model gives")));
-        }
-        let apart = (0..ours.len()).filter(|i| counts(*i)).map(|i| f64::from((ours[i] - expected[i]).abs()));
-        Ok(Line { what, difference: worst(apart), tolerance: tolerance.output_abs, measure: "absolute" })
-    };
     if has("logits") || has("last_hidden_state") {
         let input = input(case, &network, "input.")?;
-        let (sound, is_last) = (heard(&input), !has("logits"));
+        let is_last = !has("logits");
         let found = match network.architecture() {
             Architecture::Speech(a) if is_last => network.layer_output(&input, a.num_layers).map_err(other)?,
             _ => network.forward(&input, &Wanted::All).map_err(other)?.logits(),
         };
-        let width = found.dims()[1];
-        let is_frame = |i: usize| i / width % sound.num_frames < sound.frames[i / width / sound.num_frames];
-        lines.push(compare(if is_last { "last_hidden_state" } else { "logits" }, values(found), &is_frame)?);
+        let (name, is_frame) =
+            (if is_last { "last_hidden_state" } else { "logits" }, of_frames(found.dims()[1], &input));
+        lines.push(case.compare(name, &values(found), is_frame, tolerance)?);
     }
     if has("projected_states") {
         let input = input(case, &network, "input.")?;
@@ -137,10 +134,9 @@ pub(super) fn outputs(case: &Case, dir: &Path, network: &Network, tolerance: &To
         let mut output = network.forward(&input, &Wanted::Codes(all)).map_err(other)?;
         let codes = output.take_codes().ok_or_else(|| broken(case.path, "has codes, which the model lacks"))?;
         let queries = output.logits();
-        let width = queries.dims()[1];
-        let is_frame = |i: usize| i / width % sound.num_frames < sound.frames[i / width / sound.num_frames];
-        lines.push(compare("projected_states", values(queries.clone()), &is_frame)?);
-        lines.push(compare("projected_quantized_states", values(codes.targets.clone()), &is_frame)?);
+        let is_frame = of_frames(queries.dims()[1], &input);
+        lines.push(case.compare("projected_states", &values(queries.clone()), &is_frame, tolerance)?);
+        lines.push(case.compare("projected_quantized_states", &values(codes.targets.clone()), &is_frame, tolerance)?);
         if has("loss") {
             let losses = Losses::read(dir)?;
             let parts = contrastive(case, "input.", sound, queries, codes, &losses)?;

@@ -46,6 +46,12 @@ impl Recogniser {
                 architecture.name()
             )));
         };
+        if *architecture.head() == Head::Decoder {
+            return Err(exit::usage(format!(
+                "`{shown}` writes with a decoder (`{}`), which cannot be run word by word yet; name a checkpoint that was trained with `[objective.ctc]`",
+                architecture.name()
+            )));
+        }
         if *architecture.head() != Head::Tokens {
             return Err(exit::usage(format!(
                 "`{shown}` is a speech model that was not fine-tuned to write text; fine-tune it with `[objective.ctc]` first"
