@@ -182,7 +182,11 @@ pub fn fetch_hub(set: &HubSet, folder: &Path, options: &HubOptions, progress: &P
 /// Always.
 #[cfg(not(feature = "hub"))]
 pub fn fetch_hub(set: &HubSet, _folder: &Path, options: &HubOptions, _progress: &Progress<'_>) -> Result<Fetched> {
-    Err(set.error(options, "this program was built without the feature `hub`", "build it with `--features hub`"))
+    Err(set.error(
+        options,
+        "this program was built without the feature `hub`",
+        "build it with `cargo build --release --features hub`",
+    ))
 }
 
 impl HubSet {
