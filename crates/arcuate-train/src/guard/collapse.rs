@@ -91,7 +91,8 @@ const SIGNS: &[Sign] = &[
     Sign {
         name: "gradient",
         seen: |numbers| {
-            let norm = numbers.grad_norm;
+            // The sum over no gradient at all is -0.
+            let norm = numbers.grad_norm.abs();
             (norm < NO_GRADIENT).then(|| format!("the gradient has vanished: its norm is {norm:.1e}"))
         },
         causes: &["nearly all parameters are frozen or cut off from the loss", "saturated or dead units"],
