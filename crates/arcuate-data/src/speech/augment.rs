@@ -131,7 +131,11 @@ impl Config {
         let is_range = |[low, high]: [f64; 2]| low <= high && low >= -MAX_DB && high <= MAX_DB;
         if let Some(range) = self.gain_db {
             if !is_range(range) {
-                report("gain_db", format!("is {range:?}, not two numbers of decibels, the lower first"), "try `[-6, 6]`");
+                report(
+                    "gain_db",
+                    format!("is {range:?}, not two numbers of decibels, the lower first"),
+                    "try `[-6, 6]`",
+                );
             } else if speech.normalise {
                 let message = "changes nothing, because `normalise` makes all utterances equally loud".to_owned();
                 report("gain_db", message, "remove it");
@@ -174,7 +178,8 @@ impl Config {
                 report("spec_augment.max_time_frames", message, "set `num_time_masks` to 0 for none");
             }
             if masks.num_frequency_masks > 0 && !(1..=banks.num_mel_bins).contains(&masks.max_frequency_bins) {
-                let message = format!("is {}, not from 1 to the {} bands", masks.max_frequency_bins, banks.num_mel_bins);
+                let message =
+                    format!("is {}, not from 1 to the {} bands", masks.max_frequency_bins, banks.num_mel_bins);
                 report("spec_augment.max_frequency_bins", message, "set `num_frequency_masks` to 0 for none");
             }
         }
@@ -333,7 +338,8 @@ impl Augmenter {
             help: "correct it, or remove it".to_owned(),
         };
         let mut samples = augment::speed(samples, speed).map_err(impossible)?;
-        if let Some((Reverberation { share, .. }, rooms)) = self.config.reverberation.as_ref().zip(self.rooms.as_ref()) {
+        if let Some((Reverberation { share, .. }, rooms)) = self.config.reverberation.as_ref().zip(self.rooms.as_ref())
+        {
             let mut stream = stream("reverberation");
             if stream.uniform() < *share {
                 samples = augment::reverberate(&samples, &rooms.draw(&mut stream)?).map_err(impossible)?;
@@ -354,7 +360,12 @@ impl Augmenter {
     }
 
     /// Hides stretches and bands of filter banks.
-    pub(crate) fn mask(&self, values: Vec<f32>, num_mel_bins: usize, stream: &impl Fn(&'static str) -> Stream) -> Vec<f32> {
+    pub(crate) fn mask(
+        &self,
+        values: Vec<f32>,
+        num_mel_bins: usize,
+        stream: &impl Fn(&'static str) -> Stream,
+    ) -> Vec<f32> {
         let Some(config) = &self.config.spec_augment else { return values };
         let masks = SpecAugment {
             num_time_masks: config.num_time_masks,
