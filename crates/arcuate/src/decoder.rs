@@ -13,9 +13,10 @@ const WORD_SCORE: f64 = 1.5;
 const UNKNOWN_WORD_SCORE: f64 = -10.0;
 
 /// How text is found.
+// Groups of flags in one command need types of different names.
 #[derive(clap::Args, Debug, Clone, Default)]
 #[command(next_help_heading = "Decoding")]
-pub(crate) struct Flags {
+pub(crate) struct SearchFlags {
     /// N-gram language model over words: ARPA, plain or compressed, or a KenLM binary.
     #[arg(long, value_name = "FILE")]
     pub lm: Option<PathBuf>,
@@ -33,7 +34,7 @@ pub(crate) struct Flags {
     pub lexicon: Option<PathBuf>,
 }
 
-impl Flags {
+impl SearchFlags {
     /// Refuses what cannot work, before anything is loaded.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         for (flag, file) in [("--lm", &self.lm), ("--lexicon", &self.lexicon)] {
@@ -96,27 +97,29 @@ mod tests {
 
     #[test]
     fn a_search_is_made_only_where_a_flag_asks_for_one() {
-        assert_eq!(Flags::default().search(), None);
-        let beam = Flags { beam: Some(7), ..Flags::default() };
+        assert_eq!(SearchFlags::default().search(), None);
+        let beam = SearchFlags { beam: Some(7), ..SearchFlags::default() };
         let Some(CtcDecoderConfig::PrefixBeam(config)) = beam.search() else { panic!("no beam") };
         assert_eq!((config.beam_width, config.language_model), (7, None));
     }
 
     #[test]
     fn a_language_model_brings_published_weights() {
-        let lm = Flags { lm: Some("a.arpa".into()), lm_weight: Some(0.9), ..Flags::default() };
+        let lm = SearchFlags { lm: Some("a.arpa".into()), lm_weight: Some(0.9), ..SearchFlags::default() };
         let Some(CtcDecoderConfig::PrefixBeam(config)) = lm.search() else { panic!("no beam") };
         assert_eq!(config.language_model.map(|model| (model.weight, model.word_score)), Some((0.9, 1.5)));
-        let lexicon = Flags { lexicon: Some("words".into()), lm_weight: None, ..lm };
+        let lexicon = SearchFlags { lexicon: Some("words".into()), lm_weight: None, ..lm };
         let Some(CtcDecoderConfig::LexiconBeam(config)) = lexicon.search() else { panic!("no lexicon") };
         assert_eq!((config.language_model_weight, config.word_score), (2.0, 0.0));
     }
 
     #[test]
     fn flags_that_cannot_work_are_refused() {
-        let message = |flags: Flags| flags.check().expect_err("wrong").to_string();
-        assert!(message(Flags { lm: Some("none.arpa".into()), ..Flags::default() }).contains("--lm none.arpa"));
-        assert!(message(Flags { beam: Some(0), ..Flags::default() }).contains("`--beam`"));
-        assert!(message(Flags { word_score: Some(1.0), ..Flags::default() }).contains("`--word-score`"));
+        let message = |flags: SearchFlags| flags.check().expect_err("wrong").to_string();
+        assert!(
+            message(SearchFlags { lm: Some("none.arpa".into()), ..SearchFlags::default() }).contains("--lm none.arpa")
+        );
+        assert!(message(SearchFlags { beam: Some(0), ..SearchFlags::default() }).contains("`--beam`"));
+        assert!(message(SearchFlags { word_score: Some(1.0), ..SearchFlags::default() }).contains("`--word-score`"));
     }
 }

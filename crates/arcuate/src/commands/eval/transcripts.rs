@@ -34,7 +34,7 @@ const WORD_SCORES: [f64; 4] = [0.0, 1.0, 2.0, 3.0];
 #[command(next_help_heading = "Transcripts")]
 pub(super) struct Flags {
     #[command(flatten)]
-    decoding: decoder::Flags,
+    decoding: decoder::SearchFlags,
     /// Try weights and word scores of `--lm` on the list and take the best; measure another list with them afterwards.
     #[arg(long, requires = "lm", conflicts_with_all = ["lm_weight", "word_score", "lexicon"])]
     tune_lm: bool,
@@ -222,8 +222,11 @@ fn decoders(
         let tried: Tried =
             WEIGHTS.into_iter().flat_map(|weight| WORD_SCORES.map(|word_score| (weight, word_score))).collect();
         let load = |(weight, word_score): &(f64, f64)| {
-            let own =
-                decoder::Flags { lm_weight: Some(*weight), word_score: Some(*word_score), ..flags.decoding.clone() };
+            let own = decoder::SearchFlags {
+                lm_weight: Some(*weight),
+                word_score: Some(*word_score),
+                ..flags.decoding.clone()
+            };
             CtcDecoder::with_language_model(&own.prefix_beam(), alphabet.clone(), ngram.clone()).map_err(usage)
         };
         return Ok((tried.iter().map(load).collect::<Result<_, _>>()?, tried));

@@ -9,7 +9,7 @@ use crate::{decoder, exit};
 #[command(next_help_heading = "Decoding")]
 pub(super) struct Flags {
     #[command(flatten)]
-    search: decoder::Flags,
+    search: decoder::SearchFlags,
     /// A word to expect, such as a name; may be repeated.
     #[arg(long, value_name = "WORD")]
     hot_word: Vec<String>,
@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn a_search_is_made_only_where_a_flag_needs_one() {
         assert!(matches!(flags().config(), Ok(CtcDecoderConfig::Greedy(_))));
-        let beam = decoder::Flags { beam: Some(8), ..decoder::Flags::default() };
+        let beam = decoder::SearchFlags { beam: Some(8), ..decoder::SearchFlags::default() };
         let searching = [
             Flags { search: beam, ..flags() },
             Flags { hot_word: vec!["Nora".to_owned()], ..flags() },
@@ -87,7 +87,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let lexicon = dir.path().join("words.txt");
         std::fs::write(&lexicon, "").expect("writable");
-        let search = decoder::Flags { lexicon: Some(lexicon), ..decoder::Flags::default() };
+        let search = decoder::SearchFlags { lexicon: Some(lexicon), ..decoder::SearchFlags::default() };
         let own = Flags { search, nbest: 3, ..flags() };
         let Ok(CtcDecoderConfig::LexiconBeam(config)) = own.config() else { panic!("no lexicon") };
         assert_eq!(config.num_hypotheses, 3);
@@ -101,7 +101,7 @@ mod tests {
         let message = |flags: Flags| flags.config().expect_err("wrong").to_string();
         assert!(message(Flags { nbest: 0, ..flags() }).contains("--nbest"));
         assert!(message(Flags { hot_word: vec![" ".to_owned()], ..flags() }).contains("--hot-word"));
-        let search = decoder::Flags { beam: Some(0), ..decoder::Flags::default() };
+        let search = decoder::SearchFlags { beam: Some(0), ..decoder::SearchFlags::default() };
         assert!(message(Flags { search, ..flags() }).contains("--beam"));
     }
 }
