@@ -188,7 +188,10 @@ pub const SETS: &[FetchSet] = &[
     },
 ];
 
-/// Whether a set of this name can be fetched, as far as that is known without asking.
+/// Whether this program was built with what fetches sets of the Hugging Face hub.
+pub const HAS_HUB: bool = cfg!(feature = "hub");
+
+/// Whether a set of this name is known, as far as that can be said without asking.
 pub fn is_known(name: &str) -> bool {
     fetch_set(name).is_some() || hub::hub_set(name).is_some()
 }

@@ -11,6 +11,8 @@ use arcuate_audio::normalise;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::speech::to_16_bits;
+
 /// Samples of full scale as Kaldi counts them.
 const FULL_SCALE: f32 = 32768.0;
 /// More frames in a step than anybody means: a second.
@@ -84,12 +86,12 @@ impl Hearing {
         self.filter_banks.map_or(1, |banks| banks.stride * self.options(banks).shift_samples())
     }
 
-    /// Steps `[S, F]` of samples; at least so many samples are taken, silent ones where there are fewer.
+    /// Steps `[S, F]` of samples, which are rounded to 16 bits; at least so many samples are taken, silent ones where there are fewer.
     ///
     /// # Errors
     /// Where there is a [`Self::problem`].
     pub fn prepare(&self, samples: &[f32], least: usize) -> arcuate_audio::Result<Vec<f32>> {
-        let mut samples = samples.to_vec();
+        let mut samples: Vec<f32> = samples.iter().map(|sample| to_16_bits(*sample)).collect();
         let num_samples = samples.len().max(least);
         let Some(banks) = self.filter_banks else {
             if self.normalise {

@@ -20,7 +20,7 @@ use crate::row::Row;
 use crate::rows::{Draw, Rows, SourceRows};
 use crate::sampler::MicrobatchLimits;
 use crate::sound::{Downsampling, RowSound};
-use crate::speech::augment::Augmenter;
+use crate::speech::augment::{self, Augmenter};
 use crate::speech::scan::{self, SpeechScanOptions, SpeechScanReport};
 use crate::speech::{
     Limits, SkippedItems, SpeechConfig, SpeechSourceConfig, Utterance, Utterances, to_16_bits, tolerance,
@@ -109,8 +109,8 @@ struct Decoded {
 struct Skipped {
     items: BadItems,
     seen: std::collections::HashSet<(usize, u32)>,
-    /// Training utterances that are not among them.
-    num_train_left: usize,
+    /// Training utterances of each source that are not among them.
+    num_train_left: Vec<usize>,
 }
 
 /// What opening found out about one utterance.
@@ -206,7 +206,7 @@ impl SpeechCorpus {
                 SourceRows { name: name.clone(), weight: config.weight * by_hours(source), num_rows, max_rows }
             })
             .collect();
-        let num_train_left = sources.iter().map(|source| source.train.utterances.len()).sum();
+        let num_train_left = sources.iter().map(|source| source.train.utterances.len()).collect();
         let inner = Inner {
             sources,
             rows,
@@ -442,9 +442,11 @@ fn look(
     let hearing = speech.hearing();
     let frames_of = |num_samples| options.downsampling.num_frames(hearing.num_steps(num_samples));
     let mut frames = frames_of(num_samples);
-    let slowest = speech.augment.as_ref().map_or(1.0, |augment| augment.slowest());
+    let at_speed = |speed| frames_of(speed_len(num_samples, speed));
     // A speed at which it does not fit is not taken, and without transcripts it is cut.
-    let most_frames = frames_of(speed_len(num_samples, slowest)).min(options.max_frames);
+    let at_speeds = speech.augment.iter().flat_map(augment::Config::speeds).map(at_speed);
+    let fitting = at_speeds.filter(|frames| !options.transcripts || *frames <= options.max_frames);
+    let most_frames = fitting.max().unwrap_or(frames).min(options.max_frames);
     let side = Split::of_hash(id_hash(&utterance.group), config.held_out_fraction);
     let is_left_out = speech.leaves_out(utterance.seconds);
     let bytes = utterance.transcript.as_ref().map_or(0, String::len) as u64;
@@ -607,6 +609,11 @@ impl Inner {
                 let detail = format!("has {frames} frames for a transcript that needs {needed}");
                 return Err(item(BadReason::TooShort, detail));
             }
+            // Its list may say a little less.
+            if frames > self.options.max_frames {
+                let detail = format!("has {frames} frames, more than `batch.max_seq_len`, {}", self.options.max_frames);
+                return Err(item(BadReason::TooLong, detail));
+            }
             row.num_bytes = utterance.transcript.as_ref().map_or(0, String::len) as u64;
             row.targets = labels.iter().map(|label| *label as i32).collect();
             row.positions = (0..labels.len() as u32).collect();
@@ -704,7 +711,8 @@ impl Inner {
         Ok(samples)
     }
 
-    /// Counts an item that cannot be used; an error above the limit of the recipe, or where nothing is left to train on.
+    /// Counts an item that cannot be used; an error above the limit of the recipe, or where nothing of its source is left to train on:
+    /// the mixture would ask for it for ever.
     fn skip(&self, draw: Draw, index: u32, item: BadItem) -> Result<()> {
         let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
         if !bad.seen.insert((draw.source, index)) {
@@ -712,9 +720,9 @@ impl Inner {
         }
         bad.items.add(item)?;
         if draw.split == Split::Train {
-            bad.num_train_left -= 1;
-            if bad.num_train_left == 0 {
-                let documents = self.sources.iter().map(|source| source.list.len() as u64).sum();
+            bad.num_train_left[draw.source] -= 1;
+            if bad.num_train_left[draw.source] == 0 {
+                let documents = self.sources[draw.source].list.len() as u64;
                 return Err(Error::NothingToTrainOn { name: self.rows[draw.source].name.clone(), documents });
             }
         }

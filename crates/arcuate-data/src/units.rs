@@ -206,7 +206,10 @@ impl Units {
                 }
             }
         }
-        let content_hash = blake3::hash(bytes).to_hex().to_string();
+        let About { num_units, hop_seconds, window_seconds, .. } = &about;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(format!("{num_units} {hop_seconds} {window_seconds}\n").as_bytes()).update(bytes);
+        let content_hash = hasher.finalize().to_hex().to_string();
         lines.release();
         Ok(Self { about, path, lines, places, content_hash })
     }
@@ -221,7 +224,7 @@ impl Units {
         &self.path
     }
 
-    /// Changes with every unit.
+    /// Changes with every unit and its time.
     pub fn content_hash(&self) -> &str {
         &self.content_hash
     }
@@ -300,6 +303,9 @@ impl UnitsWriter {
             file.and_then(|file| file.set_len(len)).map_err(|source| Error::write(&path, source))?;
         } else {
             if draft.exists() {
+                if !about_path.is_file() {
+                    return Err(wrong(&draft, "is no draft of units; move it away"));
+                }
                 fs::remove_dir_all(&draft).map_err(|source| Error::write(&draft, source))?;
             }
             fs::create_dir_all(&draft).map_err(|source| Error::write(&draft, source))?;

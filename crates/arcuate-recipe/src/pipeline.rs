@@ -161,6 +161,11 @@ pub fn check_pipeline(pipeline: &Pipeline) -> Vec<Finding> {
                 None => format!("the sets are {}", names.collect::<Vec<_>>().join(", ")),
             };
             found.push(Finding::error("pipeline::bad-set", format!("fetch[{index}]"), message).help(help));
+        } else if !arcuate_data::fetch::HAS_HUB && arcuate_data::fetch::fetch_set(name).is_none() {
+            let message =
+                format!("`{name}` is fetched from the Hugging Face hub, and this program was built without it");
+            let help = "build it with `cargo build --release --features hub`, unless the set is there already";
+            found.push(Finding::warning("pipeline::no-hub", format!("fetch[{index}]"), message).help(help));
         }
     }
     for (index, step) in pipeline.step.iter().enumerate() {

@@ -58,9 +58,13 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     while let Some(at) = folders.pop() {
         for entry in fs::read_dir(&at).into_iter().flatten().flatten() {
             let path = entry.path();
+            // An orphaned program may still write into a draft.
+            if entry.file_name().to_string_lossy().starts_with('.') {
+                continue;
+            }
             if path.is_dir() {
                 folders.push(path);
-            } else if !entry.file_name().to_string_lossy().starts_with('.') {
+            } else {
                 let name = path.strip_prefix(folder).expect("below the folder").to_string_lossy().into_owned();
                 found.insert(name, fs::read(&path).expect("readable"));
             }

@@ -193,9 +193,9 @@ impl Config {
         noise.chain(rooms).map(|(name, path)| (format!("{TABLE}.{name}.path"), path))
     }
 
-    /// The speed at which utterances are longest; 1 may always be taken.
-    pub(crate) fn slowest(&self) -> f64 {
-        self.speed.iter().copied().fold(1.0, f64::min)
+    /// All speeds that may be taken: those given, and 1 where none of them fits.
+    pub(crate) fn speeds(&self) -> impl Iterator<Item = f64> {
+        self.speed.iter().copied().chain([1.0])
     }
 
     /// What of this table changes rows.

@@ -349,3 +349,22 @@ fn shares_by_hours_are_those_of_the_card() {
         }
     }
 }
+
+#[test]
+fn a_source_of_which_nothing_can_be_heard_is_an_error_and_no_endless_search() {
+    let folder = folder();
+    let mut lines = String::new();
+    for at in 0..3 {
+        folder.write(&format!("broken{at}.wav"), b"RIFF of nothing".to_vec());
+        lines += &format!("{{\"audio_filepath\": \"broken{at}.wav\", \"duration\": 1.0, \"text\": \"ab\"}}\n");
+    }
+    folder.write("broken.jsonl", lines);
+    let source = |list: &str| json!({"format": {"nemo": {"path": folder.at(list)}}});
+    let two = json!({"source": {"a": source("list.jsonl"), "b": source("broken.jsonl")}});
+    let mut config = config(&folder, &two);
+    (config.held_out_fraction, config.max_bad_items) = (0.0, 10);
+    let corpus = Corpus::open_speech_with(&config, Box::new(Bytes::default()), &waves(), &Progress::none());
+    let mut sampler = corpus.expect("the lists are good").sampler(1);
+    let failed = (0..40).find_map(|_| sampler.next_microbatch(LIMITS).err()).expect("nothing of `b` can be heard");
+    assert!(matches!(&failed, Error::NothingToTrainOn { name, documents: 3 } if name == "b"), "{failed}");
+}

@@ -35,6 +35,8 @@ const BATCH_FRAMES: usize = 10_000;
 const CHUNK_SECONDS: f64 = 600.0;
 /// Sound in one forward pass, padding included.
 const PASS_SECONDS: f64 = 60.0;
+/// The longest recording that a network hears at once: attention grows with the square of it.
+const MAX_PASS_SECONDS: f64 = 300.0;
 
 #[derive(clap::Args)]
 pub(super) struct UnitsArgs {
@@ -156,9 +158,11 @@ impl Features {
         let architecture = network.architecture();
         let Architecture::Speech(sizes) = &architecture else {
             let name = architecture.name();
-            return Err(exit::usage(format!(
-                "`{shown}` is a text model (`{name}`) and hears nothing; name one of speech"
-            )));
+            let why = match architecture.downsampling() {
+                Some(_) => "has a decoder beside its encoder",
+                None => "is a text model and hears nothing",
+            };
+            return Err(exit::usage(format!("`{shown}` (`{name}`) {why}; name a model such as wav2vec 2.0 or HuBERT")));
         };
         if layer > sizes.num_layers {
             let all = sizes.num_layers;
@@ -243,6 +247,13 @@ impl Layer {
         // What is too short for a frame has no features.
         let heard: Vec<usize> = (0..utterances.len()).filter(|at| frames(&utterances[*at]) > 0).collect();
         let lengths: Vec<usize> = heard.iter().map(|at| utterances[*at].len()).collect();
+        let seconds = lengths.iter().copied().max().unwrap_or(0) as f64 / f64::from(self.sample_rate_hz);
+        if seconds > MAX_PASS_SECONDS {
+            return Err(exit::usage(format!(
+                "a recording is {seconds:.0} seconds long, and a network hears at most {MAX_PASS_SECONDS} at once; set \
+                 `data.speech.max_seconds`, or cut the recordings by segments"
+            )));
+        }
         let most = (PASS_SECONDS * f64::from(self.sample_rate_hz)) as usize;
         let mut found = vec![Vec::new(); utterances.len()];
         for batch in batches(&lengths, most, self.needs_equal_lengths) {
@@ -280,13 +291,18 @@ fn fit(
     let (mut rows, mut width) = (Vec::new(), 0);
     for chunk in chunks(recordings, &order) {
         // What is bad is counted when all utterances are gone through.
-        let samples: Vec<Vec<f32>> = chunk.par_iter().filter_map(|at| recordings.samples(*at).ok()).collect();
+        let heard = |at: &usize| match recordings.samples(*at) {
+            Err(arcuate_data::Error::BadItem(_)) => None,
+            other => Some(other),
+        };
+        let samples: Vec<Vec<f32>> = chunk.par_iter().filter_map(heard).collect::<Result<_, _>>()?;
         let (found, num_features) = features.compute(samples)?;
         width = num_features;
         rows.extend(found.into_iter().flatten());
         bar.set_position((rows.len() / width) as u64);
-        if rows.len() >= fit_frames * width {
-            rows.truncate(fit_frames * width);
+        let most = fit_frames.saturating_mul(width);
+        if rows.len() >= most {
+            rows.truncate(most);
             break;
         }
     }

@@ -123,7 +123,12 @@ pub(super) fn recipe_task(
     progress: &mut dyn FnMut(Done) -> ControlFlow<()>,
 ) -> anyhow::Result<TaskResult> {
     refuse_other(model)?;
-    let corpus = build::corpus(recipe, model.tokenizer, &Progress::none())?;
+    // What is held out is never changed, so noise and rooms need not be there.
+    let mut plain = recipe.clone();
+    if let Some(speech) = &mut plain.data.speech {
+        speech.augment = None;
+    }
+    let corpus = build::corpus(&plain, model.tokenizer, &Progress::none())?;
     let real = dir.canonicalize().with_context(|| format!("cannot read `{}`", dir.display()))?;
     let arpa = real.parent().and_then(Path::parent).map(|run| run.join(LANGUAGE_MODEL)).filter(|path| path.is_file());
     let own = recipe.transcripts.as_ref();

@@ -78,11 +78,13 @@ pub(super) fn recordings(recipe: &Recipe, dir: &Path, name: &str) -> Result<Path
     let speech = recipe.data.speech.as_ref().context("a recipe of recordings has `[data.speech]`")?;
     let max_frames = recipe.batch.max_seq_len;
     let architecture = build::architecture(recipe, USUAL_VOCABULARY, &[])?;
-    let num_samples = architecture.downsampling().context("a speech network hears")?.num_steps(max_frames);
+    let downsampling = architecture.downsampling().context("a speech network hears")?;
+    let hearing = speech.hearing();
+    let num_samples = hearing.num_samples(downsampling.num_steps(max_frames));
     let most = speech.max_seconds.map_or(f64::INFINITY, |seconds| seconds * f64::from(speech.sample_rate_hz));
     let num_samples = num_samples.min(most as usize);
     // A letter takes up to two frames.
-    let num_words = (max_frames / 32).max(1);
+    let num_words = (downsampling.num_frames(hearing.num_steps(num_samples)) / 32).max(1);
     std::fs::create_dir_all(dir)?;
     let mut list = String::new();
     for number in 0..NUM_RECORDINGS {
