@@ -144,7 +144,9 @@ mod tests {
 
     #[test]
     fn loudness_does_not_change_filter_banks() {
-        let (hearing, loud) = (banks(40, 1), tone(4000));
+        let hearing = banks(40, 1);
+        // Something in every band, so that rounding to 16 bits does not count.
+        let loud: Vec<f32> = (0..4000).map(|i| ((i * 7919) % 2001) as f32 / 4000.0 - 0.25).collect();
         let quiet: Vec<f32> = loud.iter().map(|x| x * 0.25).collect();
         let prepare = |samples: &[f32]| hearing.prepare(samples, 0).expect("possible");
         let pairs = prepare(&loud).into_iter().zip(prepare(&quiet));
@@ -153,9 +155,9 @@ mod tests {
 
     #[test]
     fn short_sounds_are_filled_up_after_their_mean_is_taken_away() {
-        let values = waves(true).prepare(&[0.1, 0.3], 4).expect("possible");
+        let values = waves(true).prepare(&[0.125, 0.375], 4).expect("possible");
         assert!((values[0] + values[1]).abs() < 1e-6 && values[1] > 0.99 && values[2..] == [0.0, 0.0], "{values:?}");
-        assert_eq!(waves(false).prepare(&[0.1, 0.3], 0).expect("possible"), [0.1, 0.3]);
+        assert_eq!(waves(false).prepare(&[0.125, 0.375], 0).expect("possible"), [0.125, 0.375]);
         assert_eq!((waves(true).num_steps(7), waves(true).num_samples(7), waves(true).hop_samples()), (7, 7, 1));
     }
 

@@ -355,7 +355,7 @@ fn a_source_of_which_nothing_can_be_heard_is_an_error_and_no_endless_search() {
     let folder = folder();
     let mut lines = String::new();
     for at in 0..3 {
-        folder.write(&format!("broken{at}.wav"), b"RIFF of nothing".to_vec());
+        folder.write(&format!("broken{at}.wav"), b"RIFF of nothing");
         lines += &format!("{{\"audio_filepath\": \"broken{at}.wav\", \"duration\": 1.0, \"text\": \"ab\"}}\n");
     }
     folder.write("broken.jsonl", lines);

@@ -228,7 +228,7 @@ struct Rehearsal {
     seconds_per_step: f64,
     tokens_per_second: f64,
     seconds_per_save: f64,
-    seconds_per_held_out_token: f64,
+    seconds_per_evaluation: f64,
 }
 
 /// Forward, backward, update, save, reload, evaluate and export on the largest batch.
@@ -269,13 +269,13 @@ fn rehearse(
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot make `{}`", dir.display()))?;
     let result = save_and_evaluate(recipe, tokenizer, corpus, (&network, &inner), &optimizer, objective, &dir);
     let _ = std::fs::remove_dir_all(&dir);
-    let (seconds_per_save, seconds_per_held_out_token) = result?;
+    let (seconds_per_save, seconds_per_evaluation) = result?;
     Ok(Rehearsal {
         loss,
         seconds_per_step: seconds * recipe.batch.accumulate_steps as f64,
         tokens_per_second: batch.num_tokens() as f64 / seconds,
         seconds_per_save,
-        seconds_per_held_out_token,
+        seconds_per_evaluation,
     })
 }
 
@@ -307,9 +307,14 @@ fn save_and_evaluate(
         max_tokens: Some(2 * recipe.batch.tokens_per_step() as u64),
         covers_text: true,
     };
-    let rows = corpus.held_out(None)?;
-    let result = session::measure(&again, objective, rows, &corpus.source_names(), &options, None)?;
-    Ok((save, begun.elapsed().as_secs_f64() / result.total.tokens.max(1) as f64))
+    // What is predicted may be fewer than what is read, such as one transcript of many frames.
+    let mut num_read = 0;
+    let rows =
+        corpus.held_out(None)?.inspect(|row| num_read += row.as_ref().map_or(0, |row| row.num_positions() as u64));
+    session::measure(&again, objective, rows, &corpus.source_names(), &options, None)?;
+    let all: u64 = corpus.summary().iter().map(|source| source.held_out_tokens).sum();
+    let num_evaluated = recipe.evaluation.as_ref().and_then(|e| e.max_tokens).map_or(all, |most| all.min(most));
+    Ok((save, begun.elapsed().as_secs_f64() * num_evaluated as f64 / num_read.max(1) as f64))
 }
 
 /// How long a run will take, by the rehearsal.
@@ -317,8 +322,7 @@ fn estimated_seconds(recipe: &Recipe, plan: &Plan, r: &Rehearsal) -> f64 {
     let steps = plan.steps as f64;
     let saves = (steps / recipe.checkpoint.every_steps as f64).ceil();
     let evaluations = recipe.evaluation.as_ref().map_or(0.0, |e| (steps / e.every_steps as f64).ceil());
-    let held_out = recipe.evaluation.as_ref().and_then(|e| e.max_tokens).unwrap_or(100_000) as f64;
-    steps * r.seconds_per_step + saves * r.seconds_per_save + evaluations * held_out * r.seconds_per_held_out_token
+    steps * r.seconds_per_step + saves * r.seconds_per_save + evaluations * r.seconds_per_evaluation
 }
 
 fn print_plan(recipe: &Recipe, plan: &Plan, rehearsal: Option<&Rehearsal>) {

@@ -64,7 +64,10 @@ pub(super) fn log_mel(sizes: &Sizes, how: &How) -> anyhow::Result<Report> {
 pub(super) fn resampling(sizes: &Sizes, how: &How) -> anyhow::Result<Report> {
     let [from, to] = ["from_hz", "to_hz"].map(|key| u32::try_from(sizes.get(key)).unwrap_or(u32::MAX));
     let (seconds, samples) = noise(sizes, how, from)?;
-    time(how, "seconds of audio", seconds, || Ok(drop(resample(&samples, from, to).map_err(wrong)?)))
+    time(how, "seconds of audio", seconds, || {
+        anyhow::ensure!(!resample(&samples, from, to).map_err(wrong)?.is_empty(), "no sample was made");
+        Ok(())
+    })
 }
 
 /// Emissions as an uncertain network makes them: a token is probable for a frame or two, and blanks lie between.
