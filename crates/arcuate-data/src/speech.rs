@@ -444,7 +444,7 @@ impl Utterances {
 
     /// How many were skipped, by reason.
     pub(crate) fn num_skipped(&self) -> BTreeMap<BadReason, u64> {
-        self.skipped.iter().map(|(reason, skipped)| (*reason, skipped.count)).collect()
+        counts(&self.skipped)
     }
 
     /// One of those that were skipped.
@@ -461,6 +461,11 @@ impl Utterances {
     pub fn memory_bytes(&self) -> usize {
         self.list.memory_bytes()
     }
+}
+
+/// How many items of each reason.
+pub(crate) fn counts(items: &BTreeMap<BadReason, SkippedItems>) -> BTreeMap<BadReason, u64> {
+    items.iter().map(|(reason, skipped)| (*reason, skipped.count)).collect()
 }
 
 /// A sample rounded to 16 bits, so that it is the same however it was decoded.

@@ -23,7 +23,7 @@ use crate::sound::{Downsampling, RowSound};
 use crate::speech::augment::{self, Augmenter};
 use crate::speech::scan::{self, SpeechScanOptions, SpeechScanReport};
 use crate::speech::{
-    Limits, SkippedItems, SpeechConfig, SpeechSourceConfig, Utterance, Utterances, to_16_bits, tolerance,
+    Limits, SkippedItems, SpeechConfig, SpeechSourceConfig, Utterance, Utterances, counts, to_16_bits, tolerance,
 };
 use crate::split::{Split, id_hash};
 use crate::summary::SourceSummary;
@@ -377,10 +377,6 @@ enum Speed {
     Drawn,
     /// As slowly as ever.
     Lowest,
-}
-
-fn counts(bad_items: &BTreeMap<BadReason, SkippedItems>) -> BTreeMap<BadReason, u64> {
-    bad_items.iter().map(|(reason, skipped)| (*reason, skipped.count)).collect()
 }
 
 /// Utterances that are looked at together when a source is opened.

@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use arcuate_audio::fbank::{FbankOptions, Mfcc, MfccOptions};
-use arcuate_audio::normalise;
 use arcuate_data::speech::Recordings;
 use arcuate_data::transform::kmeans::{KMeans, KMeansOptions};
 use arcuate_data::units::{About, UnitsWriter};
-use arcuate_data::{Downsampling, Progress, Sound, Split};
+use arcuate_data::{Downsampling, Hearing, Progress, Sound, Split};
 use arcuate_model::tensors::TensorFile;
 use arcuate_model::{Architecture, Input, Network, tensors};
 use arcuate_ops::rng::Stream;
@@ -138,8 +137,8 @@ struct Layer {
     network: Network,
     layer: usize,
     model: PathBuf,
-    normalise: bool,
-    sample_rate_hz: u32,
+    /// Samples, prepared as in training.
+    hearing: Hearing,
     downsampling: Downsampling,
     /// Whether rows of a batch must be equally long, since padding changes what the network hears.
     needs_equal_lengths: bool,
@@ -188,8 +187,7 @@ impl Features {
         Ok(Self::Layer(Box::new(Layer {
             layer,
             model: model.clone(),
-            normalise: own.normalise,
-            sample_rate_hz,
+            hearing: own,
             downsampling: sizes.downsampling(),
             needs_equal_lengths: arcuate_eval::hears_padding(&architecture),
             network,
@@ -201,7 +199,7 @@ impl Features {
         match self {
             Self::Mfcc(options) => (options.fbank.frame_shift_ms / 1000.0, options.fbank.frame_length_ms / 1000.0),
             Self::Layer(own) => {
-                let seconds = |samples: usize| samples as f64 / f64::from(own.sample_rate_hz);
+                let seconds = |samples: usize| samples as f64 / f64::from(own.hearing.sample_rate_hz);
                 (seconds(own.downsampling.hop()), seconds(own.downsampling.num_steps(1)))
             }
         }
@@ -232,29 +230,28 @@ impl Features {
                 };
                 Ok((utterances.par_iter().map(compute).collect::<anyhow::Result<_>>()?, 3 * options.num_ceps))
             }
-            Self::Layer(own) => own.compute(utterances),
+            Self::Layer(own) => own.compute(&utterances),
         }
     }
 }
 
 impl Layer {
-    fn compute(&self, mut utterances: Vec<Vec<f32>>) -> anyhow::Result<(Vec<Vec<f32>>, usize)> {
-        if self.normalise {
-            utterances.par_iter_mut().for_each(|samples| normalise::waveform(samples));
-        }
+    fn compute(&self, utterances: &[Vec<f32>]) -> anyhow::Result<(Vec<Vec<f32>>, usize)> {
+        let prepare = |samples: &Vec<f32>| self.hearing.prepare(samples, 0);
+        let utterances: Vec<Vec<f32>> = utterances.par_iter().map(prepare).collect::<Result<_, _>>()?;
         let width = self.network.architecture().hidden_size();
         let frames = |samples: &[f32]| self.downsampling.num_frames(samples.len());
         // What is too short for a frame has no features.
         let heard: Vec<usize> = (0..utterances.len()).filter(|at| frames(&utterances[*at]) > 0).collect();
         let lengths: Vec<usize> = heard.iter().map(|at| utterances[*at].len()).collect();
-        let seconds = lengths.iter().copied().max().unwrap_or(0) as f64 / f64::from(self.sample_rate_hz);
+        let seconds = lengths.iter().copied().max().unwrap_or(0) as f64 / f64::from(self.hearing.sample_rate_hz);
         if seconds > MAX_PASS_SECONDS {
             return Err(exit::usage(format!(
                 "a recording is {seconds:.0} seconds long, and a network hears at most {MAX_PASS_SECONDS} at once; set \
                  `data.speech.max_seconds`, or cut the recordings by segments"
             )));
         }
-        let most = (PASS_SECONDS * f64::from(self.sample_rate_hz)) as usize;
+        let most = (PASS_SECONDS * f64::from(self.hearing.sample_rate_hz)) as usize;
         let mut found = vec![Vec::new(); utterances.len()];
         for batch in batches(&lengths, most, self.needs_equal_lengths) {
             let rows: Vec<&[f32]> = batch.iter().map(|at| utterances[heard[*at]].as_slice()).collect();
